@@ -1,0 +1,171 @@
+//! Where bytes come from and go to.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// An address as people write it: `10.0.0.5:5432`, `[::1]:80`, `db.example.com:5432` or `unix:/run/db.sock`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Address {
+    /// An IP address and port.
+    Socket(SocketAddr),
+    /// A DNS name and port, to be resolved.
+    Name {
+        /// The name, in lower case.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+/// Why a text is no address.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AddressError {
+    /// There is no `:port` at the end.
+    #[error("\"{0}\" has no port; write host:port, [v6]:port or unix:/path")]
+    NoPort(String),
+    /// The part behind the last colon is no port.
+    #[error("\"{0}\" does not end in a port from 0 to 65535")]
+    BadPort(String),
+    /// The part before the port is neither an IP address nor a host name.
+    #[error("\"{0}\" is neither an IP address nor a host name; an IPv6 address stands in brackets: [::1]:80")]
+    BadHost(String),
+    /// A unix path that is empty, relative or too long for the kernel.
+    #[error("\"{0}\" needs an absolute path of at most 107 bytes behind unix:")]
+    BadPath(String),
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix(path).ok_or_else(|| AddressError::BadPath(text.into()));
+        }
+        if let Ok(socket) = text.parse() {
+            return Ok(Address::Socket(socket));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.into()))?;
+        let port = port.parse().map_err(|_| AddressError::BadPort(text.into()))?;
+        if !is_host_name(host) {
+            return Err(AddressError::BadHost(text.into()));
+        }
+        Ok(Address::Name { host: host.to_ascii_lowercase(), port })
+    }
+}
+
+fn unix(path: &str) -> Option<Address> {
+    // unix(7): sun_path holds 108 bytes with its closing NUL.
+    let fits = path.starts_with('/') && path.len() <= 107 && !path.contains('\0');
+    fits.then(|| Address::Unix(path.into()))
+}
+
+/// RFC 1123 §2.1 and RFC 952: letters, digits and hyphens in labels of 1 to 63, 253 in all. Underscores are let
+/// through, because service names carry them; a last label of digits alone is a mistyped IP address.
+fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    name.len() <= 253 && name.split('.').all(label) && !numeric
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Socket(socket) => socket.fmt(f),
+            Address::Name { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Who speaks to us: the peer of an accepted socket, or whom a trusted PROXY header names in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ClientAddr {
+    /// A TCP peer; IPv4-mapped IPv6 addresses are stored as IPv4, so that one rule covers both.
+    Socket(SocketAddr),
+    /// A process on this machine, by a unix socket.
+    Unix,
+}
+
+impl ClientAddr {
+    /// The peer `socket`, its IPv4-mapped form undone.
+    pub fn from_socket(socket: SocketAddr) -> Self {
+        ClientAddr::Socket(SocketAddr::new(socket.ip().to_canonical(), socket.port()))
+    }
+
+    /// The IP address, if it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            ClientAddr::Socket(socket) => Some(socket.ip()),
+            ClientAddr::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientAddr::Socket(socket) => socket.fmt(f),
+            ClientAddr::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// Where an endpoint can be dialed: names are resolved by now.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum EndpointAddr {
+    /// A TCP address.
+    Socket(SocketAddr),
+    /// A unix socket's path.
+    Unix(Box<Path>),
+}
+
+impl fmt::Display for EndpointAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndpointAddr::Socket(socket) => socket.fmt(f),
+            EndpointAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Address, AddressError, ClientAddr};
+
+    #[test]
+    fn reads_every_form_and_prints_it_back() {
+        for text in ["127.0.0.1:80", "[::1]:80", "db.example.com:5432", "unix:/run/x.sock", "_pg.local:1"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let error = |text: &str| text.parse::<Address>().unwrap_err();
+        assert!(matches!(error("localhost"), AddressError::NoPort(_)));
+        assert!(matches!(error("localhost:http"), AddressError::BadPort(_)));
+        assert!(matches!(error("localhost:65536"), AddressError::BadPort(_)));
+        for host in ["::1:80", "10.0.0:80", "10.0.0.256:80", "-a.b:1", "a..b:1", "a b:1", ":80"] {
+            assert!(matches!(error(host), AddressError::BadHost(_)), "{host}");
+        }
+        for path in ["unix:", "unix:relative", &format!("unix:/{}", "x".repeat(107))] {
+            assert!(matches!(error(path), AddressError::BadPath(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_client_is_its_ipv4_self() {
+        let mapped = ClientAddr::from_socket("[::ffff:10.1.2.3]:9".parse().unwrap());
+        assert_eq!(mapped.to_string(), "10.1.2.3:9");
+    }
+}

@@ -1,0 +1,22 @@
+//! Floor 0: the words that every other floor shares.
+//!
+//! Owns ids, addresses, units, [`Secret`], [`Reason`], [`Fault`] and the [`Clock`]. Refuses to know sockets,
+//! files, config and every protocol. Start with [`Reason`]: it is the vocabulary in which Tieline explains itself.
+
+mod address;
+mod clock;
+mod fault;
+mod ids;
+mod reason;
+mod secret;
+mod stage;
+mod units;
+
+pub use address::{Address, AddressError, ClientAddr, EndpointAddr};
+pub use clock::{Clock, Moment};
+pub use fault::{Fault, Whose};
+pub use ids::{ConnectionId, Generation, WorkerId};
+pub use reason::{Reason, UnknownReason};
+pub use secret::Secret;
+pub use stage::{Stage, UnknownStage};
+pub use units::{Bytes, Percent, Rate, UnitError, format_duration, parse_duration};

@@ -1,0 +1,124 @@
+//! Why connections end: one closed vocabulary for the log, the metrics, the API and every screen.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $word:literal,)+) => {
+        /// Why a connection ended. The word is the same wherever it is shown.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason; a reason's place in it is its code.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)+];
+
+            /// The word for it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Reason::$variant => $word,)+
+                }
+            }
+        }
+    };
+}
+
+// A macro so that a reason's name, word and meaning stand on adjacent lines and cannot part.
+reasons! {
+    /// The client closed first, in order.
+    ClientClosed = "client-closed",
+    /// The upstream closed first, in order.
+    UpstreamClosed = "upstream-closed",
+    /// The client's side broke: a reset, or a vanished host.
+    ClientReset = "client-reset",
+    /// The upstream's side broke: a reset, or a vanished host.
+    UpstreamReset = "upstream-reset",
+    /// No byte moved either way for `timeouts.idle`.
+    Idle = "idle",
+    /// It lived for `timeouts.max_age`.
+    MaxAge = "max-age",
+    /// Its route's schedule closed, and the grace ran out.
+    Schedule = "schedule",
+    /// An operator ended it.
+    Killed = "killed",
+    /// A change of config or of policy no longer allows it.
+    Revoked = "revoked",
+    /// It was asked to leave (a drain, a stop, a removed route or endpoint), and its time ran out.
+    Drained = "drained",
+    /// `limits.connections` of its listener was reached.
+    LimitConnections = "limit:connections",
+    /// `limits.per_ip` of its listener was reached for its address.
+    LimitPerIp = "limit:per-ip",
+    /// `limits.accept_rate` of its listener was exceeded.
+    LimitAcceptRate = "limit:accept-rate",
+    /// Its upstream's `pool.queue` was full.
+    LimitQueue = "limit:queue",
+    /// The PROXY header or the first bytes did not come within `timeouts.handshake`.
+    TimeoutHandshake = "timeout:handshake",
+    /// No place at the upstream became free within `timeouts.acquire`.
+    TimeoutAcquire = "timeout:acquire",
+    /// No endpoint answered within `timeouts.connect`.
+    TimeoutConnect = "timeout:connect",
+    /// No route matches it.
+    RefusedNoRoute = "refused:no-route",
+    /// Policy does not allow it.
+    RefusedPolicy = "refused:policy",
+    /// Its route's schedule is closed.
+    RefusedSchedule = "refused:schedule",
+    /// Its source may not speak the PROXY protocol, which the listener requires.
+    RefusedUntrusted = "refused:untrusted",
+    /// The listener or the server is draining.
+    RefusedDraining = "refused:draining",
+    /// The bytes break the protocol.
+    ProtocolError = "protocol-error",
+    /// Every endpoint tried refused or was unreachable.
+    Unreachable = "unreachable",
+    /// This machine lacks something: descriptors, memory, ports.
+    Exhausted = "exhausted",
+    /// A defect of ours; the server's log says more.
+    Internal = "internal",
+}
+
+impl Reason {
+    /// The reason that `code` stands for.
+    pub fn from_code(code: u8) -> Option<Reason> {
+        Reason::ALL.get(usize::from(code)).copied()
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A word outside the vocabulary.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{0}\" is no reason")]
+pub struct UnknownReason(String);
+
+impl FromStr for Reason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        let known = Reason::ALL.iter().copied().find(|reason| reason.as_str() == text);
+        known.ok_or_else(|| UnknownReason(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn every_reason_survives_its_code_and_its_word() {
+        for (code, &reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(Reason::from_code(code as u8), Some(reason));
+            assert_eq!(reason as usize, code);
+            assert_eq!(reason.as_str().parse::<Reason>().unwrap(), reason);
+        }
+    }
+}

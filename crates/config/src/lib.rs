@@ -1,0 +1,1 @@
+//! The config file and its types: parse, check, explain, schema.

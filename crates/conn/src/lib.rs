@@ -1,0 +1,1 @@
+//! The road: one connection from accept to release.

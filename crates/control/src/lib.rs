@@ -1,0 +1,1 @@
+//! Admin API, metrics, access log, history.

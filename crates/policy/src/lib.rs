@@ -1,0 +1,1 @@
+//! Who may use which route: the only maker of permits.

@@ -1,0 +1,1 @@
+//! Leases: balancing, health, caps, retry budgets.

@@ -1,0 +1,1 @@
+//! The smallest protocol: bytes pass unread.

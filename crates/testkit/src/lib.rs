@@ -1,0 +1,1 @@
+//! Real servers and the real binary for tests; not shipped.
