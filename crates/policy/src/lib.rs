@@ -1,1 +1,177 @@
-//! Who may use which route: the only maker of permits.
+//! Floor 1: who may use what. Nothing is allowed that a rule here did not allow.
+//!
+//! Owns the decision and its proof. A [`Permit`] has no public constructor: [`Rule::decide`] alone makes one, and
+//! only a permit opens a pool, so a forgotten check does not compile. [`AdminPermit`] does the same for the verbs
+//! of operators. Refuses to know sockets, config syntax and protocols. Start with [`Rule::decide`].
+
+mod admin;
+mod networks;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tieline_base::ClientAddr;
+
+pub use admin::{AdminPermit, AdminSubject, NotAdmin};
+pub use networks::Networks;
+
+/// Who was proved to be at the other end.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Identity {
+    /// Nobody: only its source address is known.
+    #[default]
+    Anonymous,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Anonymous => f.write_str("anonymous"),
+        }
+    }
+}
+
+/// What a decision is made about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Where it speaks from: the socket's peer, or whom a trusted PROXY header names.
+    pub client: ClientAddr,
+    /// Who was proved.
+    pub identity: &'a Identity,
+}
+
+/// Whom a route lets in.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Access {
+    /// Everybody.
+    Public,
+    /// Those that the allow-list names; an empty one names nobody.
+    Policy(Allow),
+}
+
+/// The short form of a policy: `allow = { from = [...] }`.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Allow {
+    /// Sources that may connect. A client on a unix socket has no source address and matches none.
+    pub from: Networks,
+}
+
+/// The rule of one route: what it guards, and whom it lets in.
+#[derive(Clone, Debug)]
+pub struct Rule(Arc<Terms>);
+
+#[derive(Debug)]
+struct Terms {
+    route: Box<str>,
+    upstream: Box<str>,
+    place: Box<str>,
+    access: Access,
+}
+
+impl Rule {
+    /// The rule that guards `upstream` on `route`; `place` is its line in the config, for those who ask why.
+    pub fn new(route: &str, upstream: &str, place: &str, access: Access) -> Self {
+        Self(Arc::new(Terms { route: route.into(), upstream: upstream.into(), place: place.into(), access }))
+    }
+
+    /// Decides about `subject`: pure, and the same for the same rule and subject.
+    ///
+    /// # Errors
+    /// [`Denied`], naming the rule that said no.
+    pub fn decide(&self, subject: &Subject<'_>) -> Result<Permit, Denied> {
+        let allowed = match &self.0.access {
+            Access::Public => true,
+            Access::Policy(allow) => subject.client.ip().is_some_and(|ip| allow.from.contains(ip)),
+        };
+        if allowed { Ok(Permit(self.clone())) } else { Err(Denied(self.clone())) }
+    }
+
+    /// How the rule came to its word, for `show`.
+    fn because(&self) -> &'static str {
+        match &self.0.access {
+            Access::Public => "access = \"public\"",
+            Access::Policy(_) => "allow.from",
+        }
+    }
+}
+
+/// Proof that policy said yes, to one upstream, by one rule.
+#[derive(Clone, Debug)]
+pub struct Permit(Rule);
+
+impl Permit {
+    /// The upstream that it opens.
+    pub fn upstream(&self) -> &str {
+        &self.0.0.upstream
+    }
+
+    /// The route whose rule said yes.
+    pub fn route(&self) -> &str {
+        &self.0.0.route
+    }
+}
+
+impl fmt::Display for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "allowed by {} of route \"{}\" ({})", self.0.because(), self.0.0.route, self.0.0.place)
+    }
+}
+
+/// Policy said no. For operators: strangers are told nothing of it.
+#[derive(Clone, Debug)]
+pub struct Denied(Rule);
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not allowed by {} of route \"{}\" ({})", self.0.because(), self.0.0.route, self.0.0.place)
+    }
+}
+
+impl std::error::Error for Denied {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decide(access: Access, client: ClientAddr) -> Result<Permit, Denied> {
+        let rule = Rule::new("orders", "db", "tieline.toml:9", access);
+        rule.decide(&Subject { client, identity: &Identity::Anonymous })
+    }
+
+    fn from(networks: &[&str]) -> Access {
+        let from = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Access::Policy(Allow { from })
+    }
+
+    fn client(address: &str) -> ClientAddr {
+        ClientAddr::from_socket(address.parse().unwrap())
+    }
+
+    #[test]
+    fn an_empty_policy_denies_everybody() {
+        for who in [client("127.0.0.1:1"), client("[::1]:1"), ClientAddr::Unix] {
+            assert!(decide(from(&[]), who).is_err(), "{who}");
+        }
+    }
+
+    #[test]
+    fn a_permit_names_its_rule_and_a_denial_too() {
+        let permit = decide(from(&["10.0.0.0/8"]), client("10.1.2.3:9")).unwrap();
+        assert_eq!(permit.to_string(), "allowed by allow.from of route \"orders\" (tieline.toml:9)");
+        assert_eq!(permit.upstream(), "db");
+        let denied = decide(from(&["10.0.0.0/8"]), client("11.1.2.3:9")).unwrap_err();
+        assert_eq!(denied.to_string(), "not allowed by allow.from of route \"orders\" (tieline.toml:9)");
+    }
+
+    #[test]
+    fn a_mapped_source_cannot_slip_past_an_ipv4_rule() {
+        assert!(decide(from(&["10.0.0.0/8"]), client("[::ffff:10.1.2.3]:9")).is_ok());
+        assert!(decide(from(&["::/0"]), client("[::ffff:10.1.2.3]:9")).is_err());
+    }
+
+    #[test]
+    fn a_unix_client_matches_no_network_but_may_use_a_public_route() {
+        assert!(decide(from(&["0.0.0.0/0", "::/0"]), ClientAddr::Unix).is_err());
+        assert!(decide(Access::Public, ClientAddr::Unix).is_ok());
+    }
+}
