@@ -12,7 +12,7 @@ mod secret;
 mod stage;
 mod units;
 
-pub use address::{Address, AddressError, ClientAddr, EndpointAddr};
+pub use address::{Address, AddressError, ClientAddr, EndpointAddr, is_host_name};
 pub use clock::{Clock, Moment};
 pub use fault::{Fault, Whose};
 pub use ids::{ConnectionId, Generation, WorkerId};
