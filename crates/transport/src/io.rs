@@ -1,0 +1,116 @@
+//! One conversation's bytes, whatever carries them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, Shutdown, SocketType};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected byte stream. A closed enum, so that two plain sockets can be joined in the kernel.
+#[derive(Debug)]
+pub enum Io {
+    /// A TCP connection.
+    Tcp(TcpStream),
+    /// A unix stream socket.
+    Unix(UnixStream),
+}
+
+impl Io {
+    /// Adopts a connected, non-blocking stream socket of `family` on the current worker.
+    pub(crate) fn adopt(socket: OwnedFd, family: AddressFamily) -> io::Result<Io> {
+        if family == AddressFamily::UNIX {
+            return UnixStream::from_std(socket.into()).map(Io::Unix);
+        }
+        TcpStream::from_std(socket.into()).map(Io::Tcp)
+    }
+
+    /// Opens an unconnected, non-blocking stream socket.
+    pub(crate) fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+        use rustix::net::{SocketFlags, socket_with};
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        Ok(socket_with(family, SocketType::STREAM, flags, None)?)
+    }
+
+    /// The local address, if it is a TCP connection: what a PROXY header names as the destination.
+    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Io::Tcp(tcp) => tcp.local_addr().ok(),
+            Io::Unix(_) => None,
+        }
+    }
+
+    /// Makes the coming close a reset, so that the peer cannot take a broken stream for a whole one.
+    pub fn abort_on_close(&self) {
+        // A failure means that the socket is gone already, which is what was wanted.
+        let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+
+    /// Says to the peer that no more bytes will come; those on their way still arrive.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        match rustix::net::shutdown(self, Shutdown::Write) {
+            // The peer reset it meanwhile: reading will say so.
+            Err(rustix::io::Errno::NOTCONN) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    pub(crate) fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match (self, interest.is_readable()) {
+            (Io::Tcp(tcp), true) => tcp.poll_read_ready(cx),
+            (Io::Tcp(tcp), false) => tcp.poll_write_ready(cx),
+            (Io::Unix(unix), true) => unix.poll_read_ready(cx),
+            (Io::Unix(unix), false) => unix.poll_write_ready(cx),
+        }
+    }
+
+    /// Runs `call` on the ready socket; its `WouldBlock` clears the readiness.
+    pub(crate) fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Io::Tcp(tcp) => tcp.try_io(interest, call),
+            Io::Unix(unix) => unix.try_io(interest, call),
+        }
+    }
+}
+
+impl AsFd for Io {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Io::Tcp(tcp) => tcp.as_fd(),
+            Io::Unix(unix) => unix.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Io::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Io::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown_write())
+    }
+}
