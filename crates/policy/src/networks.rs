@@ -63,8 +63,9 @@ mod tests {
             // Few distinct leading bits, so that networks overlap and addresses hit them.
             IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(bits & 0x0303_ffff), length).unwrap())
         });
-        let v6 = (any::<u128>(), 0u8..=128)
-            .prop_map(|(bits, length)| IpNet::V6(Ipv6Net::new(Ipv6Addr::from_bits(bits >> 100), length).unwrap()));
+        let v6 = (any::<u128>(), 0u8..=128).prop_map(|(bits, length)| {
+            IpNet::V6(Ipv6Net::new(Ipv6Addr::from_bits(bits >> 100), length).unwrap())
+        });
         prop_oneof![v4, v6]
     }
 

@@ -1,1 +1,22 @@
-//! The one live table: every connection a row, from before its first byte to its end.
+//! Floor 1: the one live table. Every connection is a row from before its first byte to its end.
+//!
+//! Owns [`Record`] (the row), [`Registry`] (the table and the history of the finished), [`Filter`] (the words that
+//! select rows) and the [`Meter`]s that rows add to when they end. Refuses to know sockets, config and what any
+//! protocol means. A row is written by its own worker alone; everybody else reads it, or says when it must end.
+//! Start with [`Record`].
+
+mod filter;
+mod histogram;
+mod meter;
+mod record;
+mod row;
+mod table;
+mod verdict;
+
+pub use filter::{Filter, FilterError};
+pub use histogram::{BUCKETS, Histogram, HistogramReading};
+pub use meter::{ListenerRow, Meter, MeterReading, RouteRow, UpstreamRow};
+pub use record::{Chosen, Ended, Opening, Record};
+pub use row::{Note, Row, StageMark, Story};
+pub use table::{Finished, Limits, Registry};
+pub use verdict::Verdict;

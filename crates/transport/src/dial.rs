@@ -39,7 +39,9 @@ pub async fn dial(address: &EndpointAddr, options: &DialOptions) -> io::Result<I
             let fd = Io::open(AddressFamily::UNIX)?;
             // A full backlog is EAGAIN here, at once: the endpoint's fault, as a refusal would be.
             rustix::net::connect(&fd, &SocketAddrUnix::new(&**path)?).map_err(|errno| match errno {
-                Errno::AGAIN => io::Error::new(io::ErrorKind::ConnectionRefused, "the socket's backlog is full"),
+                Errno::AGAIN => {
+                    io::Error::new(io::ErrorKind::ConnectionRefused, "the socket's backlog is full")
+                }
                 errno => errno.into(),
             })?;
             return Io::adopt(fd, AddressFamily::UNIX);

@@ -68,7 +68,11 @@ impl Io {
     }
 
     /// Runs `call` on the ready socket; its `WouldBlock` clears the readiness.
-    pub(crate) fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    pub(crate) fn try_io<R>(
+        &self,
+        interest: Interest,
+        call: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
         match self {
             Io::Tcp(tcp) => tcp.try_io(interest, call),
             Io::Unix(unix) => unix.try_io(interest, call),

@@ -1,0 +1,158 @@
+//! What is counted for each listener, route and upstream. Names live here once, shared by all their rows.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use tieline_base::{Reason, WorkerId};
+
+use crate::histogram::{Histogram, HistogramReading, add};
+
+/// A listener as rows name it. Lives as long as the process, so that its counters survive reloads.
+#[derive(Debug)]
+pub struct ListenerRow {
+    /// Its name in the config.
+    pub name: Box<str>,
+    /// What its bytes mean.
+    pub protocol: &'static str,
+    /// What happened at it.
+    pub meter: Meter,
+}
+
+/// A route as rows name it, in the words of the config that compiled it.
+#[derive(Debug)]
+pub struct RouteRow {
+    /// Its name, unique within its listener.
+    pub name: Box<str>,
+    /// The rule that let its connections in, and that rule's place in the config.
+    pub rule: Box<str>,
+    /// Where it leads.
+    pub upstream: std::sync::Arc<UpstreamRow>,
+}
+
+/// An upstream as rows name it.
+#[derive(Debug)]
+pub struct UpstreamRow {
+    /// Its name in the config.
+    pub name: Box<str>,
+    cells: PerWorker<Waits>,
+}
+
+#[derive(Debug, Default)]
+struct Waits {
+    acquire: Histogram,
+    connect: Histogram,
+}
+
+impl UpstreamRow {
+    pub(crate) fn new(name: &str, workers: usize) -> Self {
+        Self { name: name.into(), cells: PerWorker::new(workers) }
+    }
+
+    /// Counts how long a connection was in *acquire*, its waiting and every try counted in.
+    pub fn acquired(&self, worker: WorkerId, after: Duration) {
+        self.cells.of(worker).acquire.record(after);
+    }
+
+    /// Counts how long one successful connect took.
+    pub fn connected(&self, worker: WorkerId, after: Duration) {
+        self.cells.of(worker).connect.record(after);
+    }
+
+    /// The time in *acquire* and the time to connect, over all workers.
+    pub fn waits(&self) -> (HistogramReading, HistogramReading) {
+        let mut sums = (HistogramReading::default(), HistogramReading::default());
+        for cell in self.cells.iter() {
+            cell.acquire.add_to(&mut sums.0);
+            cell.connect.add_to(&mut sums.1);
+        }
+        sums
+    }
+}
+
+/// Counters of one listener. Each worker has its own cells: no worker waits for another's cache line.
+#[derive(Debug)]
+pub struct Meter(PerWorker<Cells>);
+
+#[derive(Debug, Default)]
+struct Cells {
+    opened: AtomicU64,
+    closed: Counts,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+    lifetime: Histogram,
+}
+
+#[derive(Debug)]
+struct Counts([AtomicU64; Reason::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; Reason::ALL.len()])
+    }
+}
+
+/// What a [`Meter`] held when it was read, over all workers.
+#[derive(Clone, Debug, Default)]
+pub struct MeterReading {
+    /// Connections accepted.
+    pub opened: u64,
+    /// Connections ended, by reason, in the order of [`Reason::ALL`].
+    pub closed: Vec<u64>,
+    /// Bytes from clients to upstreams, of connections that have ended.
+    pub bytes_up: u64,
+    /// Bytes from upstreams to clients, of connections that have ended.
+    pub bytes_down: u64,
+    /// How long connections lived.
+    pub lifetime: HistogramReading,
+}
+
+impl Meter {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self(PerWorker::new(workers))
+    }
+
+    pub(crate) fn opened(&self, worker: WorkerId) {
+        add(&self.0.of(worker).opened, 1);
+    }
+
+    pub(crate) fn closed(&self, worker: WorkerId, reason: Reason, up: u64, down: u64, lifetime: Duration) {
+        let cells = self.0.of(worker);
+        add(&cells.closed.0[reason as usize], 1);
+        add(&cells.bytes_up, up);
+        add(&cells.bytes_down, down);
+        cells.lifetime.record(lifetime);
+    }
+
+    /// The sums over all workers.
+    pub fn read(&self) -> MeterReading {
+        let mut sum = MeterReading { closed: vec![0; Reason::ALL.len()], ..MeterReading::default() };
+        for cells in self.0.iter() {
+            sum.opened += cells.opened.load(Relaxed);
+            sum.bytes_up += cells.bytes_up.load(Relaxed);
+            sum.bytes_down += cells.bytes_down.load(Relaxed);
+            for (total, count) in sum.closed.iter_mut().zip(&cells.closed.0) {
+                *total += count.load(Relaxed);
+            }
+            cells.lifetime.add_to(&mut sum.lifetime);
+        }
+        sum
+    }
+}
+
+#[derive(Debug)]
+struct PerWorker<T>(Box<[CachePadded<T>]>);
+
+impl<T: Default> PerWorker<T> {
+    fn new(workers: usize) -> Self {
+        Self((0..workers.max(1)).map(|_| CachePadded::default()).collect())
+    }
+
+    fn of(&self, worker: WorkerId) -> &T {
+        &self.0[usize::from(worker.0)]
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|cell| &**cell)
+    }
+}
