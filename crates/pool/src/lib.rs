@@ -1,1 +1,9 @@
-//! Leases: balancing, health, caps, retry budgets.
+//! Floor 3.
+pub mod balance;
+mod addresses;
+mod ewma;
+mod health;
+mod outlier;
+mod retry;
+mod slow_start;
+mod state;

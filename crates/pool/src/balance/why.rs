@@ -1,0 +1,68 @@
+//! Why an endpoint was chosen, in words for `tieline show`.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Balance, Selection};
+
+/// Why an endpoint was chosen; `Display` says it in one line. Small and `Copy`: no text is made until someone asks.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Why {
+    pub(super) balance: Balance,
+    pub(super) rule: Rule,
+    pub(super) in_flight: u32,
+    pub(super) latency: Option<Duration>,
+    pub(super) selection: Selection,
+    pub(super) again: bool,
+}
+
+impl Why {
+    /// Whether health was disregarded, because too few endpoints have it.
+    pub fn in_panic(&self) -> bool {
+        self.selection.panic
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Rule {
+    Only,
+    LowestOfTwo,
+    NextInTurn,
+    Drawn,
+    HashFirst,
+    /// The key's first choice is at its bound, with so many in flight.
+    HashNextBest { bound_by: u32 },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Why { balance, in_flight, .. } = self;
+        match self.rule {
+            Rule::Only => write!(f, "the only one with room")?,
+            Rule::LowestOfTwo => write!(f, "lowest of two by {balance}: {in_flight} in flight")?,
+            Rule::NextInTurn => write!(f, "next in turn by {balance}")?,
+            Rule::Drawn => write!(f, "drawn by weight")?,
+            Rule::HashFirst => write!(f, "the key's first choice by {balance}")?,
+            Rule::HashNextBest { bound_by } => write!(
+                f,
+                "the key's next best by {balance}, as its first choice carries over 1.25 times the average \
+                 ({bound_by} in flight)"
+            )?,
+        }
+        if self.rule == Rule::LowestOfTwo && self.balance == Balance::PeakEwma {
+            match self.latency {
+                Some(latency) => write!(f, " x {latency:.1?}")?,
+                None => write!(f, ", latency not known yet")?,
+            }
+        }
+        let Selection { tier, available, members, panic } = self.selection;
+        write!(f, "; tier {tier}; {available} of {members} available")?;
+        if panic {
+            write!(f, ", too few, so health is disregarded")?;
+        }
+        if self.again {
+            write!(f, "; tried again, as no other is left")?;
+        }
+        Ok(())
+    }
+}

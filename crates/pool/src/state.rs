@@ -1,0 +1,218 @@
+//! The pure brain of an upstream's caps: who may have a lease now, who waits, and who is next.
+//!
+//! An ask is granted a *place* (one of `size`), and then claims an endpoint that has room for it. Between the two it
+//! is promised that some open endpoint has room. Who cannot be granted waits in line, the oldest first.
+
+use std::collections::VecDeque;
+
+/// Names one ask; later asks have greater tickets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(u64);
+
+/// Names one endpoint for the life of the process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EndpointId(pub u64);
+
+/// What becomes of an ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It has a place, and claims an endpoint next.
+    Granted(Ticket),
+    /// It waits behind so many others. A later event grants it.
+    Queued(Ticket, usize),
+    /// The queue is full.
+    Refused,
+}
+
+/// The caps, the line, and all leases out. Every event that may free a place pushes the tickets it grants, oldest
+/// first, to `grants`.
+#[derive(Debug)]
+pub struct PoolState {
+    size: u32,
+    queue: usize,
+    next: u64,
+    /// Places taken: granted and not yet given back.
+    lent: u32,
+    /// Granted, with no endpoint claimed yet.
+    unclaimed: Vec<Ticket>,
+    /// In order of their tickets.
+    waiting: VecDeque<Ticket>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: EndpointId,
+    cap: u32,
+    lent: u32,
+    /// In use by the balancer: asks may be promised its room.
+    open: bool,
+    /// Gone from the config; kept until its leases are back.
+    leaving: bool,
+}
+
+impl Slot {
+    fn room(&self) -> u32 {
+        if self.leaving { 0 } else { self.cap.saturating_sub(self.lent) }
+    }
+}
+
+impl PoolState {
+    /// No leases, no endpoints; at most `size` leases at once, and at most `queue` asks waiting for one.
+    pub fn new(size: u32, queue: usize) -> Self {
+        let (unclaimed, waiting, slots) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { size, queue, next: 0, lent: 0, unclaimed, waiting, slots }
+    }
+
+    /// A lease is wanted. It is granted at once if there is room; then nobody was waiting.
+    pub fn ask(&mut self) -> Answer {
+        let ticket = Ticket(self.next);
+        if self.can_grant() && self.waiting.is_empty() {
+            self.next += 1;
+            self.grant(ticket);
+            return Answer::Granted(ticket);
+        }
+        if self.waiting.len() >= self.queue {
+            return Answer::Refused;
+        }
+        self.next += 1;
+        self.waiting.push_back(ticket);
+        Answer::Queued(ticket, self.waiting.len() - 1)
+    }
+
+    /// The ask gives up: it leaves the line, or gives back the place that it had not used yet.
+    pub fn leave(&mut self, ticket: Ticket, grants: &mut Vec<Ticket>) {
+        if let Ok(index) = self.waiting.binary_search(&ticket) {
+            self.waiting.remove(index);
+        } else if self.take_unclaimed(ticket) {
+            self.lent -= 1;
+            self.grant_waiting(grants);
+        }
+    }
+
+    /// The granted ask takes `endpoint`; false, with nothing changed, if it has no room or the ask no place.
+    pub fn claim(&mut self, ticket: Ticket, endpoint: EndpointId) -> bool {
+        let Some(index) = self.slots.iter().position(|slot| slot.id == endpoint && slot.room() > 0) else {
+            return false;
+        };
+        if !self.take_unclaimed(ticket) {
+            return false;
+        }
+        self.slots[index].lent += 1;
+        true
+    }
+
+    /// The ask gives `endpoint` up, which failed it, but keeps its place to claim another.
+    pub fn unclaim(&mut self, ticket: Ticket, endpoint: EndpointId, grants: &mut Vec<Ticket>) {
+        if self.free(endpoint) {
+            self.unclaimed.push(ticket);
+            self.grant_waiting(grants);
+        }
+    }
+
+    /// The granted ask finds no endpoint with room, as endpoints have closed meanwhile: back to its old place in line.
+    pub fn put_back(&mut self, ticket: Ticket) {
+        if self.take_unclaimed(ticket) {
+            self.lent -= 1;
+            let index = self.waiting.partition_point(|other| *other < ticket);
+            self.waiting.insert(index, ticket);
+        }
+    }
+
+    /// A lease of `endpoint` has ended.
+    pub fn give_back(&mut self, endpoint: EndpointId, grants: &mut Vec<Ticket>) {
+        if self.free(endpoint) {
+            self.lent -= 1;
+            self.slots.retain(|slot| !slot.leaving || slot.lent > 0);
+            self.grant_waiting(grants);
+        }
+    }
+
+    /// A new endpoint, closed for now, of which `lent` leases are out already.
+    pub fn add(&mut self, id: EndpointId, cap: u32, lent: u32) {
+        self.lent += lent;
+        self.slots.push(Slot { id, cap, lent, open: false, leaving: false });
+    }
+
+    /// `endpoint` is gone; its leases count until they are back.
+    pub fn remove(&mut self, endpoint: EndpointId) {
+        if let Some(slot) = self.slot(endpoint) {
+            (slot.leaving, slot.open) = (true, false);
+        }
+        self.slots.retain(|slot| !slot.leaving || slot.lent > 0);
+    }
+
+    /// Changes the cap of `endpoint`. Leases above it are not taken away.
+    pub fn set_cap(&mut self, endpoint: EndpointId, cap: u32, grants: &mut Vec<Ticket>) {
+        if let Some(slot) = self.slot(endpoint) {
+            slot.cap = cap;
+        }
+        self.grant_waiting(grants);
+    }
+
+    /// Tells which endpoints the balancer uses now.
+    pub fn set_open(&mut self, is_open: impl Fn(EndpointId) -> bool, grants: &mut Vec<Ticket>) {
+        for slot in &mut self.slots {
+            slot.open = !slot.leaving && is_open(slot.id);
+        }
+        self.grant_waiting(grants);
+    }
+
+    /// Changes the caps of the whole. Leases above `size` are not taken away, nor are those in line sent home.
+    pub fn resize(&mut self, size: u32, queue: usize, grants: &mut Vec<Ticket>) {
+        (self.size, self.queue) = (size, queue);
+        self.grant_waiting(grants);
+    }
+
+    /// Places taken.
+    pub fn lent(&self) -> u32 {
+        self.lent
+    }
+
+    /// Asks waiting.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn grant_waiting(&mut self, grants: &mut Vec<Ticket>) {
+        while self.can_grant() {
+            let Some(ticket) = self.waiting.pop_front() else { return };
+            self.grant(ticket);
+            grants.push(ticket);
+        }
+    }
+
+    fn grant(&mut self, ticket: Ticket) {
+        self.lent += 1;
+        self.unclaimed.push(ticket);
+    }
+
+    /// Whether one more place is free, and an endpoint's room beyond what the unclaimed places were promised.
+    fn can_grant(&self) -> bool {
+        let open = self.slots.iter().filter(|slot| slot.open);
+        let room: u64 = open.map(|slot| u64::from(slot.room())).sum();
+        self.lent < self.size && room > self.unclaimed.len() as u64
+    }
+
+    fn take_unclaimed(&mut self, ticket: Ticket) -> bool {
+        let index = self.unclaimed.iter().position(|other| *other == ticket);
+        index.map(|index| self.unclaimed.swap_remove(index)).is_some()
+    }
+
+    fn free(&mut self, endpoint: EndpointId) -> bool {
+        match self.slot(endpoint) {
+            Some(slot) if slot.lent > 0 => {
+                slot.lent -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn slot(&mut self, endpoint: EndpointId) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.id == endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const A: EndpointId = EndpointId(1);
+const B: EndpointId = EndpointId(2);
+
+fn state(size: u32, queue: usize, caps: &[(EndpointId, u32)]) -> PoolState {
+    let mut state = PoolState::new(size, queue);
+    for (id, cap) in caps {
+        state.add(*id, *cap, 0);
+    }
+    state.set_open(|_| true, &mut Vec::new());
+    state
+}
+
+fn granted(answer: Answer) -> Ticket {
+    match answer {
+        Answer::Granted(ticket) => ticket,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn queued(answer: Answer) -> Ticket {
+    match answer {
+        Answer::Queued(ticket, _) => ticket,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_oldest_waits_no_longer_when_a_lease_comes_back() {
+    let mut state = state(1, 2, &[(A, 9)]);
+    let first = granted(state.ask());
+    assert!(state.claim(first, A));
+    let second = queued(state.ask());
+    assert_eq!(state.ask(), Answer::Queued(Ticket(2), 1));
+    assert_eq!(state.ask(), Answer::Refused);
+    let mut grants = Vec::new();
+    state.give_back(A, &mut grants);
+    assert_eq!(grants, [second]);
+}
+
+#[test]
+fn a_waiter_that_leaves_makes_room_in_line_and_a_granted_one_passes_its_place_on() {
+    let mut state = state(1, 1, &[(A, 9)]);
+    let (first, mut grants) = (granted(state.ask()), Vec::new());
+    let second = queued(state.ask());
+    state.leave(second, &mut grants);
+    let third = queued(state.ask());
+    state.leave(first, &mut grants);
+    assert_eq!(grants, [third]);
+}
+
+#[test]
+fn an_endpoint_at_its_cap_is_waited_for() {
+    let mut state = state(9, 9, &[(A, 1)]);
+    let first = granted(state.ask());
+    let second = queued(state.ask()); // the room is promised to the first
+    assert!(state.claim(first, A));
+    let mut grants = Vec::new();
+    state.add(B, 1, 0);
+    state.set_open(|_| true, &mut grants);
+    assert_eq!(grants, [second]);
+    assert!(!state.claim(second, A));
+    assert!(state.claim(second, B));
+}
+
+#[test]
+fn a_closed_endpoint_promises_nothing_but_may_be_claimed() {
+    let mut state = state(9, 9, &[(A, 1), (B, 1)]);
+    state.set_open(|id| id == A, &mut Vec::new());
+    let first = granted(state.ask());
+    queued(state.ask());
+    assert!(state.claim(first, B), "a second attempt may use a later tier");
+}
+
+#[test]
+fn who_finds_no_room_after_all_is_first_in_line_again() {
+    let (mut state, mut grants) = (state(9, 9, &[(A, 1)]), Vec::new());
+    let first = granted(state.ask());
+    let second = queued(state.ask());
+    state.set_open(|_| false, &mut grants);
+    state.put_back(first);
+    state.set_open(|_| true, &mut grants);
+    assert_eq!(grants, [first]);
+    assert!(second > first);
+}
+
+#[test]
+fn leases_from_before_the_caps_count_against_them() {
+    let mut state = PoolState::new(3, 9);
+    state.add(A, 9, 3);
+    state.set_open(|_| true, &mut Vec::new());
+    let waiter = queued(state.ask());
+    let mut grants = Vec::new();
+    state.remove(A);
+    state.give_back(A, &mut grants);
+    assert_eq!((grants.as_slice(), state.lent()), (&[][..], 2), "room, but no endpoint");
+    state.add(B, 9, 0);
+    state.set_open(|_| true, &mut grants);
+    assert_eq!(grants, [waiter]);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Ask,
+    Leave(prop::sample::Index),
+    Claim(prop::sample::Index, prop::sample::Index),
+    Unclaim(prop::sample::Index),
+    PutBack(prop::sample::Index),
+    GiveBack(prop::sample::Index),
+    Add(u32),
+    Remove(prop::sample::Index),
+    Cap(prop::sample::Index, u32),
+    Open(u64),
+    Resize(u32, usize),
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        8 => Just(Op::Ask),
+        2 => index().prop_map(Op::Leave),
+        8 => (index(), index()).prop_map(|(ticket, endpoint)| Op::Claim(ticket, endpoint)),
+        2 => index().prop_map(Op::Unclaim),
+        1 => index().prop_map(Op::PutBack),
+        5 => index().prop_map(Op::GiveBack),
+        1 => (0u32..4).prop_map(Op::Add),
+        1 => index().prop_map(Op::Remove),
+        1 => (index(), 0u32..4).prop_map(|(endpoint, cap)| Op::Cap(endpoint, cap)),
+        1 => any::<u64>().prop_map(Op::Open),
+        1 => (0u32..8, 0usize..6).prop_map(|(size, queue)| Op::Resize(size, queue)),
+    ]
+}
+
+/// What an onlooker knows: written without the state's own means.
+#[derive(Default)]
+struct Onlooker {
+    size: u32,
+    queue: usize,
+    endpoints: BTreeMap<EndpointId, (u32, bool)>, // cap, open
+    waiting: BTreeSet<Ticket>,
+    granted: BTreeSet<Ticket>,
+    leases: Vec<(Ticket, EndpointId)>,
+}
+
+impl Onlooker {
+    fn lent_of(&self, id: EndpointId) -> u32 {
+        self.leases.iter().filter(|(_, endpoint)| *endpoint == id).count() as u32
+    }
+
+    fn lent(&self) -> u32 {
+        (self.granted.len() + self.leases.len()) as u32
+    }
+
+    fn has_room_for_one_more(&self) -> bool {
+        let open = self.endpoints.iter().filter(|(_, (_, open))| *open);
+        let room: u32 = open.map(|(id, (cap, _))| cap.saturating_sub(self.lent_of(*id))).sum();
+        self.lent() < self.size && room > self.granted.len() as u32
+    }
+
+    fn take_grants(&mut self, grants: Vec<Ticket>) {
+        for ticket in grants {
+            assert_eq!(self.waiting.pop_first(), Some(ticket), "the oldest waiter first");
+            assert!(self.granted.insert(ticket), "granted twice");
+            assert!(self.lent() <= self.size, "granted above the cap");
+        }
+    }
+}
+
+fn chosen<T: Copy>(index: &prop::sample::Index, of: impl IntoIterator<Item = T>) -> Option<T> {
+    let all: Vec<T> = of.into_iter().collect();
+    (!all.is_empty()).then(|| *index.get(&all))
+}
+
+fn step(op: Op, state: &mut PoolState, seen: &mut Onlooker, next_id: &mut u64) {
+    let mut grants = Vec::new();
+    match op {
+        Op::Ask => match state.ask() {
+            Answer::Granted(ticket) => {
+                assert!(seen.waiting.is_empty() && seen.has_room_for_one_more(), "granted out of turn");
+                seen.granted.insert(ticket);
+            }
+            Answer::Queued(ticket, ahead) => {
+                assert_eq!(ahead, seen.waiting.len());
+                seen.waiting.insert(ticket);
+                assert!(seen.waiting.len() <= seen.queue, "the line is longer than its bound");
+            }
+            Answer::Refused => assert!(seen.waiting.len() >= seen.queue, "refused with room in line"),
+        },
+        Op::Leave(index) => {
+            if let Some(ticket) = chosen(&index, seen.waiting.iter().chain(&seen.granted).copied()) {
+                state.leave(ticket, &mut grants);
+                let _ = seen.waiting.remove(&ticket) || seen.granted.remove(&ticket);
+            }
+        }
+        Op::Claim(ticket, endpoint) => {
+            let ticket = chosen(&ticket, seen.granted.iter().copied());
+            let endpoint = chosen(&endpoint, seen.endpoints.keys().copied());
+            if let (Some(ticket), Some(endpoint)) = (ticket, endpoint) {
+                let room = seen.lent_of(endpoint) < seen.endpoints[&endpoint].0;
+                assert_eq!(state.claim(ticket, endpoint), room);
+                if room {
+                    seen.granted.remove(&ticket);
+                    seen.leases.push((ticket, endpoint));
+                }
+                assert!(!state.claim(ticket, endpoint), "one place lent twice");
+            }
+        }
+        Op::Unclaim(index) => {
+            if let Some((ticket, endpoint)) = chosen(&index, seen.leases.iter().copied()) {
+                state.unclaim(ticket, endpoint, &mut grants);
+                seen.leases.retain(|lease| lease.0 != ticket);
+                seen.granted.insert(ticket);
+            }
+        }
+        Op::PutBack(index) => {
+            // Only who finds no room goes back to the line.
+            let room = seen.endpoints.iter().any(|(id, (cap, open))| *open && seen.lent_of(*id) < *cap);
+            if let Some(ticket) = chosen(&index, seen.granted.iter().copied()).filter(|_| !room) {
+                state.put_back(ticket);
+                seen.granted.remove(&ticket);
+                seen.waiting.insert(ticket);
+            }
+        }
+        Op::GiveBack(index) => {
+            if let Some((ticket, endpoint)) = chosen(&index, seen.leases.iter().copied()) {
+                state.give_back(endpoint, &mut grants);
+                seen.leases.retain(|lease| lease.0 != ticket);
+            }
+        }
+        Op::Add(cap) => {
+            *next_id += 1;
+            state.add(EndpointId(*next_id), cap, 0);
+            seen.endpoints.insert(EndpointId(*next_id), (cap, false));
+        }
+        Op::Remove(index) => {
+            if let Some(id) = chosen(&index, seen.endpoints.keys().copied()) {
+                state.remove(id);
+                seen.endpoints.remove(&id);
+            }
+        }
+        Op::Cap(index, cap) => {
+            if let Some(id) = chosen(&index, seen.endpoints.keys().copied()) {
+                state.set_cap(id, cap, &mut grants);
+                seen.endpoints.entry(id).and_modify(|endpoint| endpoint.0 = cap);
+            }
+        }
+        Op::Open(bits) => {
+            let open = |id: EndpointId| bits >> (id.0 % 64) & 1 == 1;
+            state.set_open(open, &mut grants);
+            seen.endpoints.iter_mut().for_each(|(id, endpoint)| endpoint.1 = open(*id));
+        }
+        Op::Resize(size, queue) => {
+            state.resize(size, queue, &mut grants);
+            (seen.size, seen.queue) = (size, queue);
+        }
+    }
+    seen.take_grants(grants);
+}
+
+proptest! {
+    /// Whatever happens in whatever order: nothing is lent twice or above a cap, the oldest waiter is first, the line
+    /// keeps its bound, nobody waits while there is room for them, and when all is back the counts are zero.
+    #[test]
+    fn the_caps_hold_and_nobody_waits_in_vain(ops in prop::collection::vec(any_op(), 1..400)) {
+        let (mut state, mut next_id) = (PoolState::new(4, 4), 0);
+        let mut seen = Onlooker { size: 4, queue: 4, ..Onlooker::default() };
+        for op in ops {
+            step(op, &mut state, &mut seen, &mut next_id);
+            prop_assert_eq!(state.lent(), seen.lent());
+            prop_assert_eq!(state.waiting(), seen.waiting.len());
+            prop_assert!(seen.waiting.is_empty() || !seen.has_room_for_one_more(), "waits in vain");
+        }
+        let held: Vec<_> = seen.granted.iter().chain(&seen.waiting).copied().collect();
+        held.into_iter().for_each(|ticket| state.leave(ticket, &mut Vec::new()));
+        while let Some((_, endpoint)) = seen.leases.pop() {
+            let mut grants = Vec::new();
+            state.give_back(endpoint, &mut grants);
+            prop_assert!(grants.is_empty());
+        }
+        prop_assert_eq!((state.lent(), state.waiting(), state.unclaimed.len()), (0, 0, 0));
+        prop_assert!(state.slots.iter().all(|slot| slot.lent == 0 && !slot.leaving));
+    }
+}
