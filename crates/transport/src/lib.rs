@@ -12,11 +12,11 @@ mod duplex;
 mod io;
 mod listen;
 mod pipe;
-//mod settle;
+mod settle;
 
 pub use descriptors::{FileLimit, is_exhaustion, raise_file_limit};
 pub use dial::{DialOptions, dial, dial_first};
 pub use duplex::{Closed, Duplex, Meter, Side};
 pub use io::Io;
 pub use listen::{Accepted, Acceptor, BindError, Bound, ListenOptions};
-//pub use settle::{Front, Hello, SettleError, settle};
+pub use settle::{Front, Hello, SettleError, settle};
