@@ -1,11 +1,11 @@
 //! Health probes: the first words exchanged with a server, enough to know that it serves.
 //!
-//! Each probe is a state machine without I/O. The caller connects, sends [`Conversation::first`], feeds what arrives to
-//! [`Conversation::on_bytes`] (and the end of the stream to [`Conversation::on_close`]) until a verdict comes, then sends
-//! [`Conversation::farewell`] and closes. The caller owns the deadline.
+//! Each probe is a state machine without I/O. The caller connects, sends [`Conversation::first`], feeds what
+//! arrives to [`Conversation::on_bytes`] (and the end of the stream to [`Conversation::on_close`]) until a
+//! verdict comes, then sends [`Conversation::farewell`] and closes. The caller owns the deadline.
 //!
-//! No probe logs in: there is no password to leak and nothing to configure on the server. What that costs is a line in
-//! the log of a server that reports every login it refused; each probe's module says which.
+//! No probe logs in: there is no password to leak and nothing to configure on the server. What that costs is
+//! a line in the log of a server that reports every login it refused; each probe's module says which.
 
 mod http;
 mod mysql;
@@ -13,7 +13,8 @@ mod postgres;
 mod redis;
 mod text;
 
-/// The most bytes that a server may answer before a verdict. Handshakes take some hundred, error texts a few more.
+/// The most bytes that a server may answer before a verdict. Handshakes take some hundred, error texts a few
+/// more.
 pub const REPLY_MAX: usize = 16 * 1024;
 
 /// How to find out whether a server is fit to be used.
@@ -23,7 +24,8 @@ pub enum Probe {
     Tcp,
     /// It answers `GET path` with a status from 200 to 399.
     Http {
-        /// The request target. Bytes that may not stand there are percent-encoded, so no path can break the request.
+        /// The request target. Bytes that may not stand there are percent-encoded, so no path can break the
+        /// request.
         path: String,
         /// What the `Host` field says; treated likewise.
         host: String,
@@ -102,7 +104,8 @@ impl Conversation {
         &self.first
     }
 
-    /// What to send after the verdict, before closing, so that the server does not log a lost connection; may be empty.
+    /// What to send after the verdict, before closing, so that the server does not log a lost connection; may
+    /// be empty.
     pub fn farewell(&self) -> &[u8] {
         self.farewell
     }

@@ -1,16 +1,16 @@
 //! The first bytes of a connection: is it TLS, and which server does it ask for?
 //!
 //! Reads a ClientHello without taking part in the handshake (RFC 8446 §4.1.2, RFC 5246 §7.4.1.2), so that a
-//! connection can be routed by its server name and passed through untouched. Encrypted ClientHello (RFC 9849) shows
-//! its outer name here, as it is meant to.
+//! connection can be routed by its server name and passed through untouched. Encrypted ClientHello (RFC 9849)
+//! shows its outer name here, as it is meant to.
 
 mod client_hello;
 mod record;
 
 use crate::Parsed;
 
-/// The most bytes that are read in search of a whole ClientHello, record headers counted. Real ones take 200 to
-/// 2,000 bytes; with large post-quantum key shares some 10,000.
+/// The most bytes that are read in search of a whole ClientHello, record headers counted. Real ones take 200
+/// to 2,000 bytes; with large post-quantum key shares some 10,000.
 pub const HELLO_MAX: usize = 64 * 1024;
 
 /// What a connection starts with.
@@ -49,7 +49,8 @@ pub enum HelloError {
     /// Above [`HELLO_MAX`].
     #[error("ClientHello is longer than {HELLO_MAX} bytes")]
     TooLong,
-    /// The record that ends the ClientHello goes on behind it, which no client may do before it has an answer.
+    /// The record that ends the ClientHello goes on behind it, which no client may do before it has an
+    /// answer.
     #[error("bytes behind the ClientHello in its record")]
     TrailingBytes,
     /// A length inside that does not fit, or a vector shorter than the RFC allows.
@@ -63,8 +64,8 @@ pub enum HelloError {
     ServerName,
 }
 
-/// Reads the start of a connection. Nothing is taken: whoever answers it needs the same bytes again; `consumed` says
-/// how many the ClientHello spans, records and all, and is 0 for [`Hello::NotTls`].
+/// Reads the start of a connection. Nothing is taken: whoever answers it needs the same bytes again;
+/// `consumed` says how many the ClientHello spans, records and all, and is 0 for [`Hello::NotTls`].
 ///
 /// # Errors
 /// [`HelloError`] when the bytes begin as TLS does (0x16 0x03) and then break its rules.

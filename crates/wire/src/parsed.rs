@@ -2,7 +2,8 @@
 
 /// What the bytes so far amount to; bytes that can never become right are the parser's error instead.
 ///
-/// An answer is final: parsing the same bytes with more behind them gives the same [`Parsed::Done`] or the same error.
+/// An answer is final: parsing the same bytes with more behind them gives the same [`Parsed::Done`] or the
+/// same error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parsed<T> {
     /// More bytes are needed, and the whole will never be longer than this.

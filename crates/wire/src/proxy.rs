@@ -1,8 +1,8 @@
 //! The PROXY protocol, both versions: a proxy tells its server for whom it speaks.
 //!
-//! Source: HAProxy's `doc/proxy-protocol.txt` (2025 revision), cited below by section. Section 5 is why nothing here
-//! guesses whether a header is there: the caller must know it from config, and must believe it only from a trusted
-//! source.
+//! Source: HAProxy's `doc/proxy-protocol.txt` (2025 revision), cited below by section. Section 5 is why
+//! nothing here guesses whether a header is there: the caller must know it from config, and must believe it
+//! only from a trusted source.
 
 mod crc32c;
 mod encode;
@@ -15,7 +15,8 @@ pub use encode::encode;
 
 use crate::Parsed;
 
-/// The longest header accepted, in bytes. §2.2 would allow 65,551; real ones with TLS details stay far below this.
+/// The longest header accepted, in bytes. §2.2 would allow 65,551; real ones with TLS details stay far below
+/// this.
 pub const HEADER_MAX: usize = 4096;
 
 /// Which form of the header.
@@ -32,14 +33,15 @@ pub enum Version {
 pub struct Proxied {
     /// The form that it came in.
     pub version: Version,
-    /// The client; `None` when the sender speaks for itself (a health check) or for a client without an IP address:
-    /// then the connection's own addresses hold (§2.1 UNKNOWN, §2.2 LOCAL and UNSPEC).
+    /// The client; `None` when the sender speaks for itself (a health check) or for a client without an IP
+    /// address: then the connection's own addresses hold (§2.1 UNKNOWN, §2.2 LOCAL and UNSPEC).
     pub source: Option<SocketAddr>,
     /// Where the client connected to.
     pub destination: Option<SocketAddr>,
 }
 
-/// Why bytes are no PROXY header. §2.1: "any sequence which does not exactly match the protocol" ends the connection.
+/// Why bytes are no PROXY header. §2.1: "any sequence which does not exactly match the protocol" ends the
+/// connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProxyError {
     /// Neither version's first bytes.
@@ -89,7 +91,8 @@ pub enum ProxyError {
 /// Reads the header at the start of `bytes`, whichever version it is.
 ///
 /// # Errors
-/// [`ProxyError`] as soon as the bytes cannot become a header any more: at the first byte for most other protocols.
+/// [`ProxyError`] as soon as the bytes cannot become a header any more: at the first byte for most other
+/// protocols.
 pub fn parse(bytes: &[u8]) -> Result<Parsed<Proxied>, ProxyError> {
     match bytes.first() {
         None => Ok(Parsed::Incomplete { at_most: HEADER_MAX }),

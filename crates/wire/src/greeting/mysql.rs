@@ -1,9 +1,9 @@
 //! MySQL and MariaDB: the greeting, and a login without a password that is meant to fail.
 //!
-//! Hanging up on the greeting would be shorter, but the server counts that as an interrupted connection, and after
-//! `max_connect_errors` of them (100 by default) it blocks the host. A login refused with error 1045 does not count.
-//! What it costs is one "Access denied" line a probe in the log where `log_warnings` (MariaDB) or `log_error_verbosity`
-//! (MySQL) asks for them.
+//! Hanging up on the greeting would be shorter, but the server counts that as an interrupted connection, and
+//! after `max_connect_errors` of them (100 by default) it blocks the host. A login refused with error 1045
+//! does not count. What it costs is one "Access denied" line a probe in the log where `log_warnings`
+//! (MariaDB) or `log_error_verbosity` (MySQL) asks for them.
 //!
 //! Source: MySQL internals, "Connection Phase Packets"; MariaDB documentation, "Connecting".
 
@@ -55,8 +55,8 @@ impl Login {
     }
 }
 
-/// Reads Protocol::HandshakeV10, or the error that a server sends in its place (1040 too many connections, 1129 host
-/// blocked, 1130 host not allowed).
+/// Reads Protocol::HandshakeV10, or the error that a server sends in its place (1040 too many connections,
+/// 1129 host blocked, 1130 host not allowed).
 fn greeting(payload: &[u8]) -> Result<(), String> {
     const VERSION: u8 = 10;
     match payload.first() {
@@ -109,7 +109,8 @@ fn verdict(payload: &[u8], length: usize, sequence: u8) -> Heard {
         Some(&OK) => Heard::Healthy(QUIT),
         // caching_sha2_password knew the proof: OK follows by itself.
         Some(&AUTH_MORE_DATA) if payload == [AUTH_MORE_DATA, 3] => Heard::Skip(length),
-        // Leaving here would count as an interrupted connection: say that there is no password, as clients do.
+        // Leaving here would count as an interrupted connection: say that there is no password, as clients
+        // do.
         Some(&AUTH_SWITCH) => Heard::Answer(length, packet(sequence.wrapping_add(1), no_password(payload))),
         // It asks for the whole password: there is none, and the server will say so.
         Some(&AUTH_MORE_DATA) => Heard::Answer(length, packet(sequence.wrapping_add(1), &[0])),
@@ -121,7 +122,8 @@ fn verdict(payload: &[u8], length: usize, sequence: u8) -> Heard {
     }
 }
 
-/// The empty password in the words of the plugin that an AuthSwitchRequest names: the SHA-2 ones take a NUL for it.
+/// The empty password in the words of the plugin that an AuthSwitchRequest names: the SHA-2 ones take a NUL
+/// for it.
 fn no_password(payload: &[u8]) -> &'static [u8] {
     let mut payload = Cursor::new(payload);
     let plugin = payload.take(1).and_then(|_| payload.until_nul()).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! PostgreSQL: a startup packet, as `pg_isready` sends it.
 //!
-//! Healthy is a server that asks for a password, lets the nobody of this probe in, or refuses it for a reason of its
-//! own ("no such role", "no pg_hba.conf entry"): all of these need a server that takes logins. Starting up, shutting
-//! down and out of connections are not healthy. A server whose pg_hba.conf says `trust` or `reject` for this source
-//! logs one FATAL line a probe; one that asks for a password logs nothing.
+//! Healthy is a server that asks for a password, lets the nobody of this probe in, or refuses it for a reason
+//! of its own ("no such role", "no pg_hba.conf entry"): all of these need a server that takes logins.
+//! Starting up, shutting down and out of connections are not healthy. A server whose pg_hba.conf says `trust`
+//! or `reject` for this source logs one FATAL line a probe; one that asks for a password logs nothing.
 //!
 //! Source: PostgreSQL documentation, "Message Formats" and "PostgreSQL Error Codes".
 
@@ -14,7 +14,8 @@ use crate::cursor::Cursor;
 /// The type and its length.
 const HEADER: usize = 5;
 
-/// libpq's rule: a longer error is none, but the bare text of protocol 2, in which a server that cannot fork answers.
+/// libpq's rule: a longer error is none, but the bare text of protocol 2, in which a server that cannot fork
+/// answers.
 const ERROR_MAX: usize = 30_000;
 
 /// Who the probe says it is. The user need not exist, and should not.
@@ -45,7 +46,8 @@ pub(super) fn hear(bytes: &[u8]) -> Heard {
     }
 }
 
-/// Any demand will do; only AuthenticationOk is worth a Terminate message, before that the server expects silence.
+/// Any demand will do; only AuthenticationOk is worth a Terminate message, before that the server expects
+/// silence.
 fn authentication(content: &[u8]) -> Heard {
     const TERMINATE: &[u8] = b"X\0\0\0\x04";
     match content.first_chunk::<4>() {
@@ -65,7 +67,8 @@ fn refusal(content: &[u8]) -> Heard {
     }
 }
 
-/// Class 53: insufficient resources, too many connections. 57P01 to 57P03: shutting down, crashed, starting up.
+/// Class 53: insufficient resources, too many connections. 57P01 to 57P03: shutting down, crashed, starting
+/// up.
 fn cannot_serve(code: &[u8]) -> bool {
     code.starts_with(b"53") || matches!(code, b"57P01" | b"57P02" | b"57P03")
 }

@@ -1,8 +1,9 @@
 //! Redis and Valkey: `PING` (RESP2, the protocol every server starts with).
 //!
-//! Healthy is `+PONG`, and every refusal that shows a serving instance behind a password. An instance that loads its
-//! data set (`-LOADING`), lost its master (`-MASTERDOWN`), cannot write its snapshot (`-MISCONF`, which refuses PING on
-//! purpose), runs a script for too long (`-BUSY`) or has no place for another client is not. Nothing is logged.
+//! Healthy is `+PONG`, and every refusal that shows a serving instance behind a password. An instance that
+//! loads its data set (`-LOADING`), lost its master (`-MASTERDOWN`), cannot write its snapshot (`-MISCONF`,
+//! which refuses PING on purpose), runs a script for too long (`-BUSY`) or has no place for another client is
+//! not. Nothing is logged.
 
 use super::Heard;
 use super::text::quote;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use super::{HELLO_MAX, HelloError};
 use crate::cursor::Cursor;
 
-/// So many records a ClientHello may span. Each look at the bytes walks over all of them again, so a client that
-/// sends a byte a record must not be able to make that dear.
+/// So many records a ClientHello may span. Each look at the bytes walks over all of them again, so a client
+/// that sends a byte a record must not be able to make that dear.
 pub(super) const RECORDS_MAX: usize = 256;
 
 const RECORD_HEADER: usize = 5;

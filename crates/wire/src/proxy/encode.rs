@@ -7,8 +7,9 @@ use super::v2::SIGNATURE;
 
 /// Appends the header for a connection from `source` to `destination`; at most 107 bytes.
 ///
-/// Without both (a unix socket, a health check) version 1 says UNKNOWN and version 2 LOCAL, the one form that every
-/// receiver must accept (§2.2). Addresses of different families are both written as IPv6, IPv4 in its mapped form.
+/// Without both (a unix socket, a health check) version 1 says UNKNOWN and version 2 LOCAL, the one form that
+/// every receiver must accept (§2.2). Addresses of different families are both written as IPv6, IPv4 in its
+/// mapped form.
 pub fn encode(
     version: Version,
     source: Option<SocketAddr>,

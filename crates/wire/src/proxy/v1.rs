@@ -64,7 +64,8 @@ fn ipv4(text: &str) -> Result<IpAddr, ProxyError> {
     text.parse::<Ipv4Addr>().map(IpAddr::V4).map_err(|_| ProxyError::Address)
 }
 
-/// An embedded dotted quad (`::ffff:10.0.0.1`) is let through, because inet_ntop and so HAProxy and nginx write it.
+/// An embedded dotted quad (`::ffff:10.0.0.1`) is let through, because inet_ntop and so HAProxy and nginx
+/// write it.
 fn ipv6(text: &str) -> Result<IpAddr, ProxyError> {
     text.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| ProxyError::Address)
 }
