@@ -1,1 +1,41 @@
-//! Real servers and the real binary for tests; not shipped.
+//! Real servers and the real binary, for tests and benches; not shipped.
+//!
+//! Every server here is a child process in its own temporary directory on a free loopback port. It is ready
+//! when `start` returns, it dies with the value that holds it, and if the test process is killed the kernel
+//! ends it. A missing program is a failure that says so, never a skipped test. The whole interface is
+//! synchronous, so that every test can use it; [`wait_until`] replaces sleeping.
+//!
+//! Refuses to know what any test wants to prove. Start with [`Tieline`], then [`Process`].
+
+mod dnsmasq;
+mod haproxy;
+mod http;
+mod mariadb;
+mod nginx;
+mod ports;
+mod postgres;
+mod process;
+mod program;
+mod redis;
+mod sshd;
+mod tcp;
+mod tieline;
+mod unix;
+pub mod usage;
+mod wait;
+
+pub use dnsmasq::Dnsmasq;
+pub use haproxy::Haproxy;
+pub use http::{HttpAnswer, http_over_tcp, http_over_unix};
+pub use mariadb::MariaDb;
+pub use nginx::{HttpServer, Nginx};
+pub use ports::{free_port, loopback};
+pub use postgres::Postgres;
+pub use process::Process;
+pub use program::{Finished, finish, program};
+pub use redis::Redis;
+pub use sshd::Sshd;
+pub use tcp::{BlackHole, Refusing, TcpServer};
+pub use tieline::Tieline;
+pub use unix::UnixEcho;
+pub use wait::{PATIENCE, wait_for, wait_until};
