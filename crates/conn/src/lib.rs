@@ -1,1 +1,24 @@
-//! The road: one connection from accept to release.
+//! Floor 4: the road that every connection walks, and the life of the workers on which it does.
+//!
+//! Owns the path from accept to release, routing, admission, the compiled config ([`Snapshot`]) and the life cycle.
+//! Refuses to know any protocol by name: bytes get their meaning from a [`Protocol`] that somebody above plugs in.
+//! Start with `path.rs`, and read it downwards.
+
+mod admission;
+mod connection;
+mod lifecycle;
+mod lifetime;
+mod loads;
+mod path;
+mod router;
+mod snapshot;
+mod sweep;
+mod worker;
+
+pub use admission::{Admission, Limits};
+pub use connection::{Connection, Exchange, Outcome, Protocol, Serving};
+pub use lifecycle::{Phase, Server, Stopped};
+pub use router::{Ask, Router};
+pub use snapshot::{HashBy, Listener, Route, Snapshot, Timeouts};
+pub use sweep::Swept;
+pub use worker::Worker;

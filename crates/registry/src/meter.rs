@@ -26,6 +26,8 @@ pub struct RouteRow {
     pub name: Box<str>,
     /// The rule that let its connections in, and that rule's place in the config.
     pub rule: Box<str>,
+    /// What its live connections may still take when its schedule closes or a reload removes it.
+    pub grace: Duration,
     /// Where it leads.
     pub upstream: std::sync::Arc<UpstreamRow>,
 }

@@ -236,6 +236,11 @@ impl Record {
         }
     }
 
+    /// When its route's schedule ends it, as things stand.
+    pub fn scheduled(&self) -> Option<Verdict> {
+        self.scheduled.read()
+    }
+
     /// The earliest order that stands now, and a promise to wake `cx` when an earlier one comes.
     pub fn poll_verdict(&self, cx: &mut Context<'_>) -> Option<Verdict> {
         // Registered before reading, so that an order between the two is not missed.

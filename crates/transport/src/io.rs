@@ -49,6 +49,16 @@ impl Io {
         let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
     }
 
+    /// Waits until the connection is reset or otherwise broken; not until it is merely half-closed, because a client
+    /// may say all it has to say before it listens. May be dropped at any time.
+    pub async fn broken(&self) {
+        // An error of the poller itself counts as broken: nothing would ever be heard of the socket again.
+        let _ = match self {
+            Io::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
+            Io::Unix(unix) => unix.ready(Interest::ERROR).await,
+        };
+    }
+
     /// Says to the peer that no more bytes will come; those on their way still arrive.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         match rustix::net::shutdown(self, Shutdown::Write) {

@@ -181,6 +181,17 @@ impl Acceptor {
         }
     }
 
+    /// A connection that waits in the queue, if one does: for emptying it before the socket is closed.
+    ///
+    /// # Errors
+    /// As [`Acceptor::accept`].
+    pub fn take_queued(&self) -> io::Result<Option<Accepted>> {
+        match self.take(&self.socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
     fn take(&self, socket: &AsyncFd<Arc<OwnedFd>>) -> io::Result<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = rustix::net::acceptfrom_with(socket.get_ref(), flags)?;

@@ -1,0 +1,174 @@
+//! A connection as its protocol sees it, and the exchanges it opens.
+
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose};
+use tieline_policy::{Identity, Permit, Subject};
+use tieline_pool::{Event, Lease};
+use tieline_registry::{Chosen, Record, Verdict};
+use tieline_transport::{Hello, Io};
+
+use crate::admission::Slot;
+use crate::router::Ask;
+use crate::snapshot::{HashBy, Route};
+use crate::worker::Worker;
+
+/// How a connection ended: in order and why, or by a fault.
+pub type Outcome = Result<Reason, Fault>;
+
+/// A protocol's work on one connection: one box, and no more, for each.
+pub type Serving = Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// What bytes mean. Plugged in above; the road knows none by name.
+pub trait Protocol: Send + Sync {
+    /// Serves one connection to its end. The future may be dropped at any await: its sockets then close.
+    fn serve(&self, connection: Connection, io: Io) -> Serving;
+}
+
+/// One conversation with a client, past its first bytes.
+pub struct Connection {
+    worker: Rc<Worker>,
+    record: Arc<Record>,
+    identity: Identity,
+    hello: Hello,
+    _slot: Slot,
+}
+
+/// One unit of work: its route, the permit that opened it, and an upstream connection on loan.
+pub struct Exchange {
+    /// The route that matched.
+    pub route: Arc<Route>,
+    /// Proof that policy said yes.
+    pub permit: Permit,
+    /// The upstream connection.
+    pub lease: Lease,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        record: &Arc<Record>,
+        identity: Identity,
+        hello: Hello,
+        slot: Slot,
+    ) -> Self {
+        Self { worker: worker.clone(), record: record.clone(), identity, hello, _slot: slot }
+    }
+
+    /// Its row in the live table.
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// What its first bytes said.
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// The bytes that were read while it settled, for the upstream to see first. Taken once.
+    pub fn take_first_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.hello.bytes)
+    }
+
+    /// Opens one exchange: the only way from a client to an upstream. `io` is watched meanwhile, so that a client
+    /// that broke off gives its place in the queue to others.
+    ///
+    /// # Errors
+    /// [`Fault`] with the reason that the client, the log and the metrics share.
+    pub async fn open(&self, io: &Io) -> Result<Exchange, Fault> {
+        let record = &self.record;
+        let view = self.worker.snapshot();
+
+        record.enter(Stage::Route);
+        let ask = Ask { server_name: self.hello.server_name.as_deref() };
+        let hidden = || Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute);
+        let listener = view.listeners.get(&*record.listener().name).ok_or_else(hidden)?;
+        let route = listener.router.find(&ask).ok_or_else(hidden)?.clone();
+        record.set_route(route.row.clone());
+
+        record.enter(Stage::Authorize);
+        let permit = self.authorize(&route)?;
+        if let Some(schedule) = &route.schedule {
+            record.schedule(scheduled(schedule, &route)?);
+        }
+
+        record.enter(Stage::Acquire);
+        let lease = self.acquire(&route, &permit, io).await?;
+        Ok(Exchange { route, permit, lease })
+    }
+
+    fn authorize(&self, route: &Route) -> Result<Permit, Fault> {
+        let subject = Subject { client: self.record.client(), identity: &self.identity };
+        let denied = |error| Fault::new(Stage::Authorize, Whose::Client, Reason::RefusedPolicy).because(error);
+        route.rule.decide(&subject).map_err(denied)
+    }
+
+    async fn acquire(&self, route: &Route, permit: &Permit, io: &Io) -> Result<Lease, Fault> {
+        let (record, started) = (&self.record, Clock::now());
+        let ask = tieline_pool::Ask { hash: self.hash(route.hash_by) };
+        let mut observe = |event: Event<'_>| self.observe(event, route);
+        let leased = tokio::select! {
+            biased;
+            leased = route.upstream.lease(permit, ask, &mut observe) => leased,
+            () = io.broken() => Err(Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset)),
+        };
+        route.row.upstream.acquired(record.worker(), Clock::now().since(started));
+        leased
+    }
+
+    /// Puts what the pool tells into the connection's story.
+    fn observe(&self, event: Event<'_>, route: &Route) {
+        match event {
+            Event::Connected { endpoint, why, after } => {
+                route.row.upstream.connected(self.record.worker(), after);
+                self.record.set_chosen(Chosen { endpoint: endpoint.label().clone(), why: Box::new(why) });
+            }
+            rare => self.record.note(rare.to_string()),
+        }
+    }
+
+    fn hash(&self, by: HashBy) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match by {
+            HashBy::Nothing => return 0,
+            HashBy::Remote => self.record.client().ip().hash(&mut hasher),
+            HashBy::ServerName => self.hello.server_name.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
+    /// The addresses that a PROXY header to the upstream names: the client, and where it connected to.
+    pub fn addresses(&self, io: &Io) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
+        let ClientAddr::Socket(source) = self.record.client() else { return None };
+        Some((source, self.hello.destination.or_else(|| io.local_address())?))
+    }
+}
+
+/// When the schedule of `route` will end a connection that starts now; a fault if it is closed.
+fn scheduled(schedule: &tieline_config::Schedule, route: &Route) -> Result<Option<Verdict>, Fault> {
+    let now = wall();
+    if !schedule.is_open(now) {
+        return Err(Fault::new(Stage::Authorize, Whose::Us, Reason::RefusedSchedule));
+    }
+    Ok(end_by_schedule(schedule, route, now))
+}
+
+/// When `schedule`, open at `now`, ends the connections of `route`; `None` if it never closes.
+pub(crate) fn end_by_schedule(
+    schedule: &tieline_config::Schedule,
+    route: &Route,
+    now: Timestamp,
+) -> Option<Verdict> {
+    let open_for = schedule.closes_at(now)?.duration_since(now).unsigned_abs();
+    Some(Verdict { at: Clock::now().after(open_for).after(route.row.grace), reason: Reason::Schedule })
+}
+
+/// The wall clock, in the terms of schedules.
+pub(crate) fn wall() -> Timestamp {
+    Timestamp::try_from(Clock::wall()).unwrap_or(Timestamp::UNIX_EPOCH)
+}

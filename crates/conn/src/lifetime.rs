@@ -1,0 +1,139 @@
+//! When a connection's time is up: one timer for orders from outside, its schedule, its age and its idleness.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tieline_base::{Clock, Moment, Reason};
+use tieline_registry::{Record, Verdict};
+use tokio::time::{Instant, sleep_until};
+
+use crate::snapshot::Timeouts;
+
+/// Waits until `record` must end, and says why. May be dropped at any time.
+pub(crate) async fn end(record: &Record, timeouts: &Timeouts) -> Reason {
+    let limits = Limits::of(record, timeouts);
+    let mut verdict = None;
+    let mut armed = limits.next(record, verdict);
+    let mut sleep = pin!(sleep_until(timer(armed.at)));
+    poll_fn(|cx: &mut Context<'_>| {
+        loop {
+            let standing = record.poll_verdict(cx);
+            if standing != verdict {
+                verdict = standing;
+                armed = limits.next(record, verdict);
+                sleep.as_mut().reset(timer(armed.at));
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // Bytes may have moved since the timer was set: it is set again then, once for a whole idle time.
+            armed = limits.next(record, verdict);
+            if armed.at <= Clock::now() {
+                return Poll::Ready(armed.reason);
+            }
+            sleep.as_mut().reset(timer(armed.at));
+        }
+    })
+    .await
+}
+
+/// The limits that a connection was accepted under.
+struct Limits {
+    idle: Option<Duration>,
+    dies: Verdict,
+}
+
+impl Limits {
+    fn of(record: &Record, timeouts: &Timeouts) -> Self {
+        let age = timeouts.max_age.map(jittered).unwrap_or(Duration::MAX);
+        Self { idle: timeouts.idle, dies: Verdict { at: record.opened().after(age), reason: Reason::MaxAge } }
+    }
+
+    /// The earliest end, as things stand.
+    fn next(&self, record: &Record, verdict: Option<Verdict>) -> Verdict {
+        let idle = self.idle.map(|idle| Verdict { at: record.moved_at().after(idle), reason: Reason::Idle });
+        let ends = [verdict, idle].into_iter().flatten();
+        ends.fold(self.dies, |one, other| if other.at <= one.at { other } else { one })
+    }
+}
+
+/// Give or take 10 %, so that connections that came together do not leave, and return, together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+fn timer(at: Moment) -> Instant {
+    /// tokio's own "far future": further ones overflow its timer.
+    const FAR: Duration = Duration::from_secs(86_400 * 365);
+    let far = Clock::now().after(FAR);
+    Instant::from_std(Clock::instant_of(at.min(far)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tieline_base::{ClientAddr, Generation, WorkerId};
+    use tieline_registry::{Opening, Registry};
+
+    fn record() -> Arc<Record> {
+        let limits = tieline_registry::Limits { age: Duration::from_secs(1), rows: 1 };
+        let registry = Registry::new(1, limits, Box::new(|_| {}));
+        registry.enter(Opening {
+            client: ClientAddr::Unix,
+            listener: registry.listener("l", "tcp"),
+            worker: WorkerId(0),
+            generation: Generation(1),
+        })
+    }
+
+    const NEVER: Timeouts =
+        Timeouts { handshake: Duration::ZERO, idle: None, max_age: None, drain: Duration::ZERO };
+
+    #[tokio::test]
+    async fn the_first_limit_reached_names_the_reason() {
+        let (short, long) = (Duration::from_millis(30), Duration::from_secs(60));
+        let idle = Timeouts { idle: Some(short), max_age: Some(long), ..NEVER };
+        assert_eq!(end(&record(), &idle).await, Reason::Idle);
+        let aged = Timeouts { idle: Some(long), max_age: Some(short), ..NEVER };
+        assert_eq!(end(&record(), &aged).await, Reason::MaxAge);
+    }
+
+    #[tokio::test]
+    async fn an_order_from_another_thread_ends_a_connection_without_limits() {
+        let record = record();
+        let orderer = record.clone();
+        let order = Verdict { at: Clock::now(), reason: Reason::Killed };
+        let thread = std::thread::spawn(move || orderer.end(order));
+        assert_eq!(end(&record, &NEVER).await, Reason::Killed);
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_schedule_that_is_lifted_ends_nothing() {
+        let record = record();
+        let soon = Verdict { at: Clock::now().after(Duration::from_millis(40)), reason: Reason::Schedule };
+        record.schedule(Some(soon));
+        let later = Timeouts { idle: Some(Duration::from_millis(120)), ..NEVER };
+        let mut ending = pin!(end(&record, &later));
+        assert!(poll_fn(|cx| Poll::Ready(ending.as_mut().poll(cx).is_pending())).await);
+        record.schedule(None);
+        assert_eq!(ending.await, Reason::Idle);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_move_put_idleness_off() {
+        let record = record();
+        let timeouts = Timeouts { idle: Some(Duration::from_millis(200)), ..NEVER };
+        let mut ending = pin!(end(&record, &timeouts));
+        let started = Clock::now();
+        assert!(poll_fn(|cx| Poll::Ready(ending.as_mut().poll(cx).is_pending())).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        record.moved(true, 1);
+        assert_eq!(ending.await, Reason::Idle);
+        // The kernel's coarse clock is up to 10 ms behind.
+        assert!(Clock::now().since(started) >= Duration::from_millis(285));
+    }
+}

@@ -1,0 +1,100 @@
+//! The road of one connection, from accept to release. Read it downwards.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
+use tieline_policy::Identity;
+use tieline_registry::{Opening, Record};
+use tieline_transport::{Accepted, Front, Hello, SettleError, settle};
+
+use crate::admission::Slot;
+use crate::connection::{Connection, Outcome};
+use crate::lifetime;
+use crate::snapshot::Listener;
+use crate::worker::{Seat, Worker};
+
+/// Walks the whole road. Spawned by the worker's life cycle, nowhere else.
+pub(crate) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: Rc<Worker>) {
+    // accept: listed before a byte is read
+    let record = worker.registry().enter(Opening {
+        client: accepted.client,
+        listener: listener.row.clone(),
+        worker: worker.id(),
+        generation: worker.snapshot().generation,
+    });
+    let seat = Seat::new(&worker, &record);
+    // Both arms may be dropped: the first holds a timer, the second closes its sockets.
+    let outcome = tokio::select! {
+        biased;
+        reason = lifetime::end(&record, &listener.timeouts) => Ok(reason),
+        outcome = run(accepted, listener.clone(), &worker, &record) => outcome,
+    };
+    // release: counted, logged, delisted
+    seat.leave(outcome);
+}
+
+async fn run(accepted: Accepted, listener: Arc<Listener>, worker: &Rc<Worker>, record: &Arc<Record>) -> Outcome {
+    // admit: before a byte is read, and so before any cryptography
+    record.enter(Stage::Admit);
+    let slot = admit(&listener, accepted.client)?;
+    let mut io = accepted.adopt().map_err(exhausted)?;
+
+    // settle: the PROXY header and the first bytes, under one deadline
+    record.enter(Stage::Settle);
+    let front = Front { proxy: listener.proxy, hello: listener.router.asks_server_name(), handshake: listener.timeouts.handshake };
+    let hello = settle(&mut io, &front).await.map_err(unsettled)?;
+    note_hello(record, &hello);
+    let slot = slot.count_source(&listener.limits, record.client()).map_err(refused)?;
+
+    // identify: who was proved; a source address proves nobody
+    record.enter(Stage::Identify);
+    let identity = Identity::Anonymous;
+
+    // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the protocol
+    let connection = Connection::new(worker, record, identity, hello, slot);
+    listener.protocol.serve(connection, io).await
+}
+
+/// Counts the connection against its listener's limits, cheapest first; the per-source limit waits for the PROXY
+/// header where one comes, because the peer is the proxy then.
+fn admit(listener: &Listener, peer: ClientAddr) -> Result<Slot, Fault> {
+    if listener.admission.is_closed() {
+        return Err(refused(Reason::RefusedDraining));
+    }
+    // Who may connect to a unix socket is decided by its path's permissions: such a peer may speak for others.
+    if listener.proxy && peer.ip().is_some_and(|ip| !listener.trusted.contains(ip)) {
+        return Err(refused(Reason::RefusedUntrusted));
+    }
+    let slot = listener.admission.count(&listener.limits).map_err(refused)?;
+    let slot = if listener.proxy { slot } else { slot.count_source(&listener.limits, peer).map_err(refused)? };
+    listener.admission.pace(&listener.limits).map_err(refused)?;
+    Ok(slot)
+}
+
+fn note_hello(record: &Record, hello: &Hello) {
+    if let Some(source) = hello.source {
+        record.set_proxied(ClientAddr::from_socket(source));
+    }
+    if let Some(server_name) = &hello.server_name {
+        record.set_sni(server_name);
+    }
+}
+
+fn refused(reason: Reason) -> Fault {
+    Fault::new(Stage::Admit, Whose::Us, reason)
+}
+
+fn exhausted(error: std::io::Error) -> Fault {
+    Fault::new(Stage::Admit, Whose::Us, Reason::Exhausted).because(error)
+}
+
+fn unsettled(error: SettleError) -> Fault {
+    let reason = match &error {
+        SettleError::Timeout => Reason::TimeoutHandshake,
+        SettleError::Closed => Reason::ClientClosed,
+        SettleError::Io(_) => Reason::ClientReset,
+        SettleError::Proxy(_) | SettleError::Hello(_) => Reason::ProtocolError,
+    };
+    Fault::new(Stage::Settle, Whose::Client, reason).because(error)
+}

@@ -1,0 +1,95 @@
+//! All that one config compiled to: what a worker decides by. Replaced as a whole, never changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tieline_base::{Generation, WorkerId};
+use tieline_config::Schedule;
+use tieline_policy::{Networks, Rule};
+use tieline_pool::Upstream;
+use tieline_registry::{ListenerRow, RouteRow};
+use tieline_transport::Bound;
+use tieline_wire::proxy;
+
+use crate::admission::{Admission, Limits};
+use crate::connection::Protocol;
+use crate::router::Router;
+
+/// One compiled config.
+pub struct Snapshot {
+    /// Which one it is.
+    pub generation: Generation,
+    /// The listeners, by name.
+    pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
+    /// The upstreams, by name. They outlive snapshots.
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+}
+
+/// Where we accept, and what holds there.
+pub struct Listener {
+    /// Its row and counters. They outlive snapshots.
+    pub row: Arc<ListenerRow>,
+    /// Its sockets, each with the worker that accepts there. They outlive snapshots.
+    pub doors: Vec<(Bound, WorkerId)>,
+    /// Who is counted at it. Outlives snapshots.
+    pub admission: Arc<Admission>,
+    /// How many it lets in.
+    pub limits: Limits,
+    /// Whether a PROXY header must come first.
+    pub proxy: bool,
+    /// From whom such a header is believed.
+    pub trusted: Networks,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Its routes.
+    pub router: Router,
+    /// What its bytes mean.
+    pub protocol: Arc<dyn Protocol>,
+}
+
+/// How long things may take at a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// The PROXY header and the first bytes together.
+    pub handshake: Duration,
+    /// No byte either way.
+    pub idle: Option<Duration>,
+    /// A connection's whole life, give or take 10 %.
+    pub max_age: Option<Duration>,
+    /// What a drained connection may still take.
+    pub drain: Duration,
+}
+
+/// A match, its rules, and where it leads.
+pub struct Route {
+    /// Its row.
+    pub row: Arc<RouteRow>,
+    /// Who may use it.
+    pub rule: Rule,
+    /// Where it leads.
+    pub upstream: Arc<Upstream>,
+    /// When it may be used; always, if there is none.
+    pub schedule: Option<Schedule>,
+    /// What the `hash` balance goes by.
+    pub hash_by: HashBy,
+    /// The PROXY header that the upstream gets first.
+    pub announce: Option<proxy::Version>,
+}
+
+/// What the `hash` balance goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HashBy {
+    /// Another balance: nothing is hashed.
+    Nothing,
+    /// The client's IP address.
+    Remote,
+    /// The TLS hello's server name.
+    ServerName,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Route").field("row", &self.row).finish_non_exhaustive()
+    }
+}
