@@ -1,1 +1,49 @@
-//! The config file and its types: parse, check, explain, schema.
+//! The config file and its types: text → what is written → what is obeyed.
+//!
+//! Owns the file: which keys there are ([`FILE`]), what they mean, and whether a file holds together. Refuses to know
+//! what obeying it takes: sockets, pools, threads. It opens one file and asks nothing of the network or the clock.
+//!
+//! Start with [`Config::parse`] and the descriptions in `keys/`. A file goes through three forms: `node` (as written,
+//! with places), `fields` (each value read as its description says, defaults filled in) and [`Config`] (names tied to
+//! what they name, nonsense refused). Each form tells of all its problems and goes on with what is right.
+
+mod bind;
+mod check;
+mod config;
+mod explain;
+mod fields;
+mod key;
+mod keys;
+mod listener;
+mod node;
+mod place;
+mod problem;
+mod protocol;
+mod reference;
+mod route;
+mod schedule;
+mod schema;
+mod server;
+mod sni;
+mod suggest;
+mod upstream;
+mod value;
+mod words;
+
+pub use bind::{BindAddress, BindError};
+pub use config::{Checked, Config, FILE_BYTES_MAX, Live, restart_needed};
+pub use explain::{UnknownKey, explain};
+pub use key::{Absent, Block, DURATION_MAX, Key, Kind, Later, Needs};
+pub use keys::FILE;
+pub use listener::{Bind, Limits, Listener, Timeouts, Trusted};
+pub use place::Place;
+pub use problem::{Problem, Severity};
+pub use protocol::{Protocol, SERVED};
+pub use reference::reference;
+pub use route::{Access, Route};
+pub use schedule::{Schedule, ScheduleError};
+pub use schema::schema;
+pub use server::{AccessLog, Boot, Dns, Server, Workers};
+pub use sni::{Sni, SniError};
+pub use upstream::{Balance, Endpoint, Health, HealthCheck, Outlier, Pool, Retry, Upstream};
+pub use words::{HashBy, LogFormat, LogLevel, Priority, ProxyProtocolOut, Word};

@@ -1,0 +1,11 @@
+//! What only the whole file can tell: whether its parts fit together, and what they risk.
+
+mod clashes;
+mod loops;
+mod references;
+mod risks;
+
+pub(crate) use clashes::clashes;
+pub(crate) use loops::loops;
+pub(crate) use references::references;
+pub(crate) use risks::risks;

@@ -1,0 +1,44 @@
+//! Routes and the upstreams they name.
+
+use std::collections::HashSet;
+
+use crate::listener::{Listener, ListenerDraft};
+use crate::problem::Problems;
+use crate::route::{Draft, Route};
+use crate::suggest::did_you_mean;
+use crate::upstream::Upstream;
+
+/// Ties routes to the upstreams that they name. Tells of names that no upstream bears, and of upstreams that no route
+/// names.
+pub(crate) fn references(
+    drafts: Vec<ListenerDraft>,
+    upstreams: &[Upstream],
+    problems: &mut Problems,
+) -> Vec<Listener> {
+    let known: HashSet<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let mut used = HashSet::new();
+    let mut tied = |draft: Draft| -> Option<Route> {
+        let name = draft.upstream.value;
+        if !known.contains(name.as_str()) {
+            let error = problems.error(draft.upstream.place, format!("upstream \"{name}\" does not exist"));
+            error.maybe(|| Some(meant(&name, upstreams)));
+            return None;
+        }
+        used.insert(name);
+        Some(draft.route)
+    };
+    let tie = |ListenerDraft { mut listener, routes }| {
+        listener.routes = routes.into_iter().filter_map(&mut tied).collect();
+        listener
+    };
+    let listeners = drafts.into_iter().map(tie).collect();
+    for upstream in upstreams.iter().filter(|upstream| !used.contains(&upstream.name)) {
+        problems.warning(upstream.place, format!("no route leads to upstream \"{}\"", upstream.name));
+    }
+    listeners
+}
+
+fn meant(name: &str, upstreams: &[Upstream]) -> String {
+    let known = upstreams.iter().map(|upstream| upstream.name.as_str());
+    did_you_mean(name, known).unwrap_or_else(|| format!("write [upstream.{name}] and its endpoints"))
+}

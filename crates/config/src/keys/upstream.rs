@@ -1,0 +1,209 @@
+//! `[upstream.NAME]` and what stands in it.
+
+use std::time::Duration;
+
+use Protocol::{Http, Mysql, Postgres};
+
+use crate::key::{Block, Kind, WHOLE_MAX, key, of_feature, of_protocols};
+use crate::protocol::Protocol;
+use crate::words::{BalanceWord, HashBy, ProxyProtocolOut};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+pub(crate) static UPSTREAM: Block = Block {
+    path: "upstream.*",
+    meaning: "A set of endpoints that do the same work.",
+    keys: &[
+        key("endpoints", Kind::List(&Kind::Either(&[Kind::Endpoint, Kind::Table(&ENDPOINT)])))
+            .means("Whom to connect to: addresses, or tables with an `address` and more. Names are resolved again by their TTL.")
+            .example(r#"["10.0.0.5:5432", { address = "db.example.com:5432", weight = 2, tier = 2 }]"#),
+        key("balance", Kind::Words(BalanceWord::WORDS))
+            .or("peak-ewma")
+            .means("How an endpoint is chosen among those that are up.")
+            .example("least-requests"),
+        key("hash_by", Kind::Words(HashBy::WORDS))
+            .or("remote")
+            .means("What `balance = \"hash\"` hashes.")
+            .example("sni"),
+        key("health", Kind::Table(&HEALTH))
+            .or_else("Endpoints are judged by the connections made to them, and by nothing else.")
+            .means("How endpoints are asked whether they are well, besides what their connections tell.")
+            .example(r#"{ tcp = true, every = "2s", rise = 2, fall = 3 }"#),
+        key("timeouts", Kind::Table(&TIMEOUTS))
+            .or_else("Every key has its default.")
+            .means("How long each thing may take.")
+            .example(r#"{ connect = "5s", acquire = "5s" }"#),
+        key("pool", Kind::Table(&POOL))
+            .or_else("Every key has its default.")
+            .means("How many connections there may be.")
+            .example("{ size = 200, queue = 1000 }"),
+        key("retry", Kind::Table(&RETRY))
+            .or_else("Every key has its default.")
+            .means("When another endpoint is tried.")
+            .example(r#"{ attempts = 2, budget = "20%" }"#),
+        key("outlier", Kind::Table(&OUTLIER))
+            .or_else("Every key has its default.")
+            .means("When an endpoint whose connections fail is left out for a while.")
+            .example(r#"{ failures = 5, eject = "10s", max = "50%" }"#),
+        key("slow_start", Kind::Duration { least: Duration::ZERO })
+            .or("0s")
+            .means("An endpoint that came up gets its full share only after so long.")
+            .example("30s"),
+        key("panic", Kind::Percent)
+            .or("50%")
+            .means("When fewer endpoints than this are up, all are used: a broken check must not put all load on a few.")
+            .example("30%"),
+        key("proxy_protocol", Kind::Words(ProxyProtocolOut::WORDS))
+            .or("off")
+            .means("The PROXY protocol header that tells endpoints who the client is.")
+            .example("v2"),
+    ],
+    later: &[
+        of_feature("tls", "TLS towards endpoints"),
+        of_protocols("protocol", &[Postgres, Mysql]),
+        of_protocols("database", &[Postgres, Mysql]),
+        of_protocols("user", &[Postgres, Mysql]),
+        of_protocols("password_file", &[Postgres, Mysql]),
+    ],
+};
+
+pub(crate) static ENDPOINT: Block = Block {
+    path: "upstream.*.endpoints",
+    meaning: "One member of an upstream.",
+    keys: &[
+        key("address", Kind::Endpoint).means("Whom to connect to: host:port, [v6]:port or unix:/path.").example("10.0.0.5:5432"),
+        key("weight", Kind::Whole { least: 1, most: 1_000 })
+            .or("1")
+            .means("Its share of the load, beside the weights of the others in its tier.")
+            .example("2"),
+        key("tier", Kind::Whole { least: 1, most: 8 })
+            .or("1")
+            .means("When it is used: a tier gets connections only while no lower tier has an endpoint that is up.")
+            .example("2"),
+        key("connections", Kind::Whole { least: 1, most: WHOLE_MAX })
+            .or_else("No limit.")
+            .means("How many connections it may be given at once; the rest go elsewhere, or wait.")
+            .example("50"),
+    ],
+    later: &[of_protocols("role", &[Postgres, Mysql])],
+};
+
+pub(crate) static HEALTH: Block = Block {
+    path: "upstream.*.health",
+    meaning: "How endpoints are asked whether they are well. Exactly one of `tcp`, `http`, `postgres`, `mysql` and `redis` says how.",
+    keys: &[
+        key("tcp", Kind::Flag)
+            .or_else("Asked in another way.")
+            .means("By a TCP connection that succeeds.")
+            .example("true"),
+        key("http", Kind::RequestPath)
+            .or_else("Asked in another way.")
+            .means("By an HTTP request for this path that is answered with a status from 200 to 399.")
+            .example("/healthz"),
+        key("postgres", Kind::Flag)
+            .or_else("Asked in another way.")
+            .means("By the answer of a PostgreSQL server to a request for TLS; no login.")
+            .example("true"),
+        key("mysql", Kind::Flag)
+            .or_else("Asked in another way.")
+            .means("By the greeting of a MySQL or MariaDB server; no login.")
+            .example("true"),
+        key("redis", Kind::Flag)
+            .or_else("Asked in another way.")
+            .means("By the answer of a Redis server to PING; one that asks for a password is well.")
+            .example("true"),
+        key("every", Kind::Duration { least: Duration::from_millis(100) })
+            .or("2s")
+            .means("The time from one check to the next.")
+            .example("5s"),
+        key("timeout", Kind::Duration { least: MILLISECOND })
+            .or("2s")
+            .means("A check that takes longer has failed.")
+            .example("1s"),
+        key("rise", Kind::Whole { least: 1, most: 100 })
+            .or("2")
+            .means("How many checks in a row must succeed before an endpoint that was down is up.")
+            .example("1"),
+        key("fall", Kind::Whole { least: 1, most: 100 })
+            .or("3")
+            .means("How many checks in a row must fail before an endpoint that was up is down.")
+            .example("2"),
+    ],
+    later: &[],
+};
+
+pub(crate) static TIMEOUTS: Block = Block {
+    path: "upstream.*.timeouts",
+    meaning: "How long each thing may take on the side of the endpoints.",
+    keys: &[
+        key("connect", Kind::Duration { least: MILLISECOND })
+            .or("5s")
+            .means("For connecting, all tries at all endpoints together.")
+            .example("2s"),
+        key("acquire", Kind::Duration { least: MILLISECOND })
+            .or("5s")
+            .means("For waiting until an endpoint has room.")
+            .example("10s"),
+    ],
+    later: &[
+        of_protocols("first_byte", &[Http]),
+        of_protocols("gap", &[Http]),
+        of_protocols("body_gap", &[Http]),
+    ],
+};
+
+pub(crate) static POOL: Block = Block {
+    path: "upstream.*.pool",
+    meaning: "How many connections an upstream may be given, and how many clients may wait for one.",
+    keys: &[
+        key("size", Kind::Whole { least: 1, most: WHOLE_MAX })
+            .or_else("No limit.")
+            .means("How many connections all endpoints together may be given at once.")
+            .example("200"),
+        key("queue", Kind::Whole { least: 0, most: 1_000_000 })
+            .or("1000")
+            .means("How many clients may wait for room, first come, first served; the next one is refused.")
+            .example("100"),
+    ],
+    later: &[
+        of_protocols("idle", &[Http, Postgres, Mysql]),
+        of_protocols("max_age", &[Http, Postgres, Mysql]),
+        of_protocols("mode", &[Postgres, Mysql]),
+    ],
+};
+
+pub(crate) static RETRY: Block = Block {
+    path: "upstream.*.retry",
+    meaning: "When another endpoint is tried: after a failure to connect, before a byte of the client's was sent.",
+    keys: &[
+        key("attempts", Kind::Whole { least: 0, most: 10 })
+            .or("2")
+            .means("How many more endpoints are tried after the first.")
+            .example("1"),
+        key("budget", Kind::Percent)
+            .or("20%")
+            .means("How many tries more there may be at all, as a share of first tries: an outage must not multiply the load.")
+            .example("10%"),
+    ],
+    later: &[],
+};
+
+pub(crate) static OUTLIER: Block = Block {
+    path: "upstream.*.outlier",
+    meaning: "When an endpoint whose connections fail is left out for a while.",
+    keys: &[
+        key("failures", Kind::Whole { least: 1, most: 1_000 })
+            .or("5")
+            .means("After so many failures in a row an endpoint is left out.")
+            .example("3"),
+        key("eject", Kind::Duration { least: MILLISECOND })
+            .or("10s")
+            .means("For how long, the first time; longer each time it fails again.")
+            .example("30s"),
+        key("max", Kind::Percent)
+            .or("50%")
+            .means("How many endpoints may be left out at once, as a share of all.")
+            .example("30%"),
+    ],
+    later: &[],
+};

@@ -1,0 +1,136 @@
+//! `[[listener.NAME.route]]` as it is obeyed.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::fields::Fields;
+use crate::place::{Place, Spot};
+use crate::problem::Problems;
+use crate::schedule::Schedule;
+use crate::sni::Sni;
+use crate::words::{AccessWord, Priority};
+
+/// What goes where, and for whom.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Route {
+    /// Its name: no other route of the listener bears it.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
+    /// The names it takes; none: whatever no other route takes.
+    pub sni: Vec<Sni>,
+    /// The upstream it leads to: one of the config's.
+    pub upstream: String,
+    /// Who decides about its connections.
+    pub access: Access,
+    /// Who goes first when there is not enough for all.
+    pub priority: Priority,
+    /// When it is open; none: always.
+    pub schedule: Option<Schedule>,
+    /// How long live connections go on when it closed, or is gone.
+    pub grace: Duration,
+}
+
+/// Who decides about a route's connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Everybody is let in.
+    Public,
+    /// These are let in, and nobody else.
+    Policy {
+        /// The networks that clients may come from; none: nobody may.
+        from: Vec<IpNet>,
+    },
+}
+
+/// A route as it stands in the file: its name may be missing, its upstream may not exist.
+pub(crate) struct Draft {
+    pub(crate) name: Option<Spot<String>>,
+    pub(crate) upstream: Spot<String>,
+    pub(crate) sni: Vec<Spot<Sni>>,
+    /// Everything but its name.
+    pub(crate) route: Route,
+}
+
+/// Reads one route; `None` if it does not say where it leads, which has been told.
+pub(crate) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Draft> {
+    let place = fields.place();
+    let name = fields.take::<String>("name").map(|name| Spot { value: name.value, place: name.place });
+    let sni_written = fields.has("sni");
+    let sni: Vec<Spot<Sni>> = fields.list("sni");
+    let upstream = fields.take::<String>("upstream");
+    let access = access(&mut fields, place, problems);
+    let priority = fields.word("priority", Priority::from_word).unwrap_or(Priority::Normal);
+    let schedule = schedule(fields.list("schedule"), problems);
+    let grace = fields.value("grace");
+    fields.done();
+    if sni_written && sni.is_empty() {
+        // Taking everything is the opposite of what an empty list, or a list of refused names, asks for.
+        problems.error(place, "`sni` names nothing").hint("leave it out to take every connection");
+    }
+    let upstream = upstream.map(|upstream| Spot { value: upstream.value, place: upstream.place })?;
+    let route = Route {
+        name: String::new(),
+        place,
+        sni: sni.iter().map(|sni| sni.value.clone()).collect(),
+        upstream: upstream.value.clone(),
+        access,
+        priority,
+        schedule,
+        grace,
+    };
+    Some(Draft { name, upstream, sni, route })
+}
+
+fn access(fields: &mut Fields, place: Place, problems: &mut Problems) -> Access {
+    let word = fields.word("access", AccessWord::from_word);
+    let allow = fields.table_if_written("allow").map(|mut allow| {
+        let (place, from) = (allow.place(), allow.list("from"));
+        allow.done();
+        Spot { value: from, place }
+    });
+    match (word, allow) {
+        (Some(AccessWord::Public), None) => Access::Public,
+        (Some(AccessWord::Public), Some(allow)) => {
+            let message = "`allow` means nothing beside access = \"public\", which lets everybody in";
+            problems.error(allow.place, message).hint("take one of them away");
+            Access::Public
+        }
+        // A word that was refused is told already; the key's default stands in for it.
+        (Some(AccessWord::Policy) | None, Some(allow)) => policy(&allow, problems),
+        (Some(AccessWord::Policy) | None, None) => {
+            let warning = problems.warning(place, "the route has no `allow`, so nobody can connect by it");
+            warning.hint("name networks in allow = { from = [...] }, or write access = \"public\"");
+            Access::Policy { from: Vec::new() }
+        }
+    }
+}
+
+fn policy(allow: &Spot<Vec<Spot<IpNet>>>, problems: &mut Problems) -> Access {
+    if allow.value.is_empty() {
+        problems.warning(allow.place, "`allow` names nobody, so nobody can connect by this route");
+    }
+    for net in allow.value.iter().filter(|net| net.value.prefix_len() == 0) {
+        let message = format!("`from` = {} lets everybody in", net.value);
+        problems.warning(net.place, message).hint("say so: access = \"public\"");
+    }
+    Access::Policy { from: allow.value.iter().map(|net| net.value).collect() }
+}
+
+fn schedule(windows: Vec<Spot<Schedule>>, problems: &mut Problems) -> Option<Schedule> {
+    let mut whole: Option<Schedule> = None;
+    for Spot { value, place } in windows {
+        whole = Some(match whole {
+            None => value,
+            Some(before) => match before.and(value) {
+                Ok(both) => both,
+                Err(error) => {
+                    problems.error(place, format!("`schedule`: {error}"));
+                    return None;
+                }
+            },
+        });
+    }
+    whole
+}

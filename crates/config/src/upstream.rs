@@ -1,0 +1,277 @@
+//! `[upstream.NAME]` as it is obeyed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tieline_base::{Address, Percent};
+
+use crate::fields::{Fields, Taken};
+use crate::place::{Place, Spot};
+use crate::problem::Problems;
+use crate::value::Value;
+use crate::words::{BalanceWord, HashBy, ProxyProtocolOut};
+
+/// A set of endpoints that do the same work.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
+    /// Its members; one at least, all of different addresses.
+    pub endpoints: Vec<Endpoint>,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// How they are asked whether they are well; `None`: they are not asked.
+    pub health: Option<Health>,
+    /// For connecting, all tries together.
+    pub connect_timeout: Duration,
+    /// For waiting until an endpoint has room.
+    pub acquire_timeout: Duration,
+    /// How many connections there may be.
+    pub pool: Pool,
+    /// When another endpoint is tried.
+    pub retry: Retry,
+    /// When a failing endpoint is left out.
+    pub outlier: Outlier,
+    /// An endpoint that came up gets its full share only after so long.
+    pub slow_start: Duration,
+    /// When fewer endpoints than this are up, all are used.
+    pub panic: Percent,
+    /// The header that tells endpoints who the client is.
+    pub proxy_protocol: ProxyProtocolOut,
+}
+
+/// One member of an upstream.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Endpoint {
+    /// Whom to connect to; never port 0.
+    pub address: Address,
+    /// Where it stands.
+    pub place: Place,
+    /// Its share of the load: 1 to 1000.
+    pub weight: u16,
+    /// When it is used: 1 first, 8 last.
+    pub tier: u8,
+    /// How many connections it may be given at once; `None`: no limit.
+    pub connections: Option<u32>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Balance {
+    /// The faster of two random ones.
+    PeakEwma,
+    /// The one with the fewest live connections for its weight.
+    LeastRequests,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The same for the same client.
+    Hash(HashBy),
+}
+
+/// How endpoints are asked whether they are well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    /// By what.
+    pub check: HealthCheck,
+    /// From one check to the next; at least 100 ms.
+    pub every: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// So many good ones in a row, and one that was down is up; at least 1.
+    pub rise: u32,
+    /// So many bad ones in a row, and one that was up is down; at least 1.
+    pub fall: u32,
+}
+
+/// By what an endpoint is judged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HealthCheck {
+    /// A TCP connection that succeeds.
+    Tcp,
+    /// An HTTP request for this path.
+    Http(String),
+    /// The greeting of PostgreSQL.
+    Postgres,
+    /// The greeting of MySQL.
+    Mysql,
+    /// The answer of Redis to PING.
+    Redis,
+}
+
+/// How many connections an upstream may be given, and how many clients may wait.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    /// All endpoints together, at once; `None`: no limit.
+    pub size: Option<u32>,
+    /// How many clients may wait for room.
+    pub queue: u32,
+}
+
+/// When another endpoint is tried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Retry {
+    /// How many more after the first: 0 to 10.
+    pub attempts: u32,
+    /// How many tries more at all, as a share of first tries.
+    pub budget: Percent,
+}
+
+/// When an endpoint whose connections fail is left out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outlier {
+    /// After so many failures in a row; at least 1.
+    pub failures: u32,
+    /// For so long, the first time.
+    pub eject: Duration,
+    /// How many may be left out at once, as a share of all.
+    pub max: Percent,
+}
+
+/// Reads one upstream.
+pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> Upstream {
+    let place = name.place;
+    let pool = pool(fields.table("pool"));
+    let mut timeouts = fields.table("timeouts");
+    let upstream = Upstream {
+        name: name.value,
+        place,
+        endpoints: endpoints(&mut fields, place, pool.size, problems),
+        balance: balance(&mut fields, problems),
+        health: fields.table_if_written("health").and_then(|health| self::health(health, problems)),
+        connect_timeout: timeouts.value("connect"),
+        acquire_timeout: timeouts.value("acquire"),
+        pool,
+        retry: retry(fields.table("retry")),
+        outlier: outlier(fields.table("outlier")),
+        slow_start: fields.value("slow_start"),
+        panic: fields.value("panic"),
+        proxy_protocol: fields
+            .word("proxy_protocol", ProxyProtocolOut::from_word)
+            .unwrap_or(ProxyProtocolOut::Off),
+    };
+    timeouts.done();
+    fields.done();
+    upstream
+}
+
+fn endpoints(
+    fields: &mut Fields,
+    upstream: Place,
+    size: Option<u32>,
+    problems: &mut Problems,
+) -> Vec<Endpoint> {
+    let written = fields.take::<Vec<Spot<Value>>>("endpoints");
+    if written.as_ref().is_some_and(|items| items.value.is_empty()) {
+        problems.error(upstream, "the upstream has no endpoint that is right");
+    }
+    let items = written.map_or_else(Vec::new, |items| items.value);
+    let endpoints: Vec<_> = items.into_iter().filter_map(|item| endpoint(item, size, problems)).collect();
+    let mut seen = HashMap::new();
+    for endpoint in &endpoints {
+        if let Some(first) = seen.insert(&endpoint.address, endpoint.place) {
+            let first: Place = first;
+            let message =
+                format!("endpoint \"{}\" is listed twice, first in line {}", endpoint.address, first.line);
+            problems.error(endpoint.place, message).hint("give one of them a `weight` instead");
+        }
+    }
+    endpoints
+}
+
+fn endpoint(item: Spot<Value>, size: Option<u32>, problems: &mut Problems) -> Option<Endpoint> {
+    let mut fields = match item.value {
+        Value::Address(address) => {
+            return Some(Endpoint { address, place: item.place, weight: 1, tier: 1, connections: None });
+        }
+        Value::Table(fields) => fields,
+        _ => return None,
+    };
+    let connections_place = fields.place_of("connections");
+    let address = fields.take::<Address>("address");
+    let (weight, tier) = (fields.whole("weight").unwrap_or(1), fields.whole("tier").unwrap_or(1));
+    let connections = fields.whole("connections");
+    fields.done();
+    if let (Some(connections), Some(size)) = (connections, size)
+        && connections > size
+    {
+        let message =
+            format!("`connections` = {connections} is more than the `size` = {size} of the whole pool");
+        problems.error(connections_place, message);
+    }
+    let Taken { value: address, place, .. } = address?;
+    Some(Endpoint { address, place, weight, tier, connections })
+}
+
+fn balance(fields: &mut Fields, problems: &mut Problems) -> Balance {
+    let word = fields.word("balance", BalanceWord::from_word);
+    let (place, hash_written) = (fields.place_of("hash_by"), fields.has("hash_by"));
+    let hash_by = fields.word("hash_by", HashBy::from_word).unwrap_or(HashBy::Remote);
+    if hash_written && word.is_some_and(|word| word != BalanceWord::Hash) {
+        problems.error(place, "`hash_by` means nothing without balance = \"hash\"");
+    }
+    match word {
+        Some(BalanceWord::PeakEwma) | None => Balance::PeakEwma,
+        Some(BalanceWord::LeastRequests) => Balance::LeastRequests,
+        Some(BalanceWord::RoundRobin) => Balance::RoundRobin,
+        Some(BalanceWord::Random) => Balance::Random,
+        Some(BalanceWord::Hash) => Balance::Hash(hash_by),
+    }
+}
+
+fn health(mut fields: Fields, problems: &mut Problems) -> Option<Health> {
+    let place = fields.place();
+    let http_written = fields.has("http");
+    let mut checks = Vec::new();
+    for (name, check) in [
+        ("tcp", HealthCheck::Tcp),
+        ("postgres", HealthCheck::Postgres),
+        ("mysql", HealthCheck::Mysql),
+        ("redis", HealthCheck::Redis),
+    ] {
+        if fields.maybe(name) == Some(true) {
+            checks.push((name, check));
+        }
+    }
+    checks.extend(fields.maybe("http").map(|path| ("http", HealthCheck::Http(path))));
+    let (every, timeout) = (fields.value("every"), fields.value("timeout"));
+    let (rise, fall) = (fields.whole("rise").unwrap_or(1), fields.whole("fall").unwrap_or(1));
+    fields.done();
+    if checks.len() > 1 {
+        let names: Vec<_> = checks.iter().map(|(name, _)| format!("`{name}`")).collect();
+        problems
+            .error(place, format!("`health` asks in {} ways: {}", checks.len(), names.join(", ")))
+            .hint("choose one");
+    }
+    if checks.is_empty() && !http_written {
+        let error = problems.error(place, "`health` does not say how to ask");
+        error.hint("add one of tcp = true, http = \"/healthz\", postgres = true, mysql = true, redis = true");
+    }
+    let (_, check) = checks.into_iter().next()?;
+    Some(Health { check, every, timeout, rise, fall })
+}
+
+fn pool(mut fields: Fields) -> Pool {
+    let pool = Pool { size: fields.whole("size"), queue: fields.whole("queue").unwrap_or(0) };
+    fields.done();
+    pool
+}
+
+fn retry(mut fields: Fields) -> Retry {
+    let retry = Retry { attempts: fields.whole("attempts").unwrap_or(0), budget: fields.value("budget") };
+    fields.done();
+    retry
+}
+
+fn outlier(mut fields: Fields) -> Outlier {
+    let outlier = Outlier {
+        failures: fields.whole("failures").unwrap_or(1),
+        eject: fields.value("eject"),
+        max: fields.value("max"),
+    };
+    fields.done();
+    outlier
+}

@@ -1,0 +1,366 @@
+//! Values: what is written, read by the kind that its key takes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tieline_base::{Address, Percent, Rate, format_duration, parse_duration};
+
+use crate::bind::BindAddress;
+use crate::fields::Fields;
+use crate::key::{DURATION_MAX, Kind};
+use crate::node::Node;
+use crate::place::Spot;
+use crate::problem::Problems;
+use crate::protocol::{self, Protocol};
+use crate::schedule::Schedule;
+use crate::sni::Sni;
+use crate::suggest::did_you_mean;
+
+/// A value that its key takes.
+#[derive(Debug)]
+pub(crate) enum Value {
+    Flag(bool),
+    Whole(u64),
+    Duration(Duration),
+    Rate(Rate),
+    Percent(Percent),
+    Text(String),
+    Path(PathBuf),
+    Bind(BindAddress),
+    Socket(SocketAddr),
+    Address(Address),
+    Network(IpNet),
+    Sni(Sni),
+    Schedule(Schedule),
+    Mode(u32),
+    Protocol(Protocol),
+    Word(&'static str),
+    List(Vec<Spot<Value>>),
+    Table(Fields),
+    Named(Vec<(Spot<String>, Fields)>),
+}
+
+/// Reads `node` as a value of `kind` for the key `name`; problems are told, and what has one is left out.
+pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Problems) -> Option<Value> {
+    match (kind, &node.value) {
+        (Kind::Either(kinds), _) => read(either(kinds, &node.value), name, node, problems),
+        (Kind::List(item), Node::List(nodes)) => Some(Value::List(list(item, name, nodes, problems))),
+        (Kind::OneOrMore(item), Node::List(nodes)) => Some(Value::List(list(item, name, nodes, problems))),
+        (Kind::OneOrMore(item), _) => {
+            let value = read(item, name, node, problems)?;
+            Some(Value::List(vec![Spot { value, place: node.place }]))
+        }
+        (Kind::Table(block), Node::Table(entries)) => {
+            Some(Value::Table(Fields::read(block, node.place, entries, problems)))
+        }
+        (Kind::Named(block), Node::Table(entries)) => {
+            Some(Value::Named(crate::fields::read_named(block, entries, problems)))
+        }
+        _ => match scalar(kind, &node.value) {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                wrong.tell(kind, name, node, problems);
+                None
+            }
+        },
+    }
+}
+
+/// The kind that the writer meant: the first that takes the value, else the last that could take one of its type.
+fn either<'a>(kinds: &'a [Kind], node: &Node) -> &'a Kind {
+    let could = |kind: &&Kind| match kind {
+        Kind::Table(_) => matches!(node, Node::Table(_)),
+        Kind::Whole { .. } => matches!(node, Node::Whole(_)),
+        _ => matches!(node, Node::Text(_)),
+    };
+    let fits = kinds.iter().find(|kind| scalar(kind, node).is_ok());
+    fits.or_else(|| kinds.iter().rev().find(could)).unwrap_or(&kinds[0])
+}
+
+fn list(item: &Kind, name: &str, nodes: &[Spot<Node>], problems: &mut Problems) -> Vec<Spot<Value>> {
+    let read = |node: &Spot<Node>| {
+        let value = read(item, name, node, problems)?;
+        Some(Spot { value, place: node.place })
+    };
+    nodes.iter().filter_map(read).collect()
+}
+
+/// Why a value is not what its key takes.
+enum Wrong {
+    /// Another type altogether.
+    Type,
+    /// This, in a full sentence.
+    Because(String),
+    /// This, and how to mend it.
+    Hinted(String, Option<String>),
+}
+
+impl Wrong {
+    fn because(error: impl ToString) -> Self {
+        Wrong::Because(error.to_string())
+    }
+
+    fn tell(self, kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Problems) {
+        let (message, hint) = match self {
+            Wrong::Type => {
+                let message = format!("`{name}` takes {}, not {}", kind.expected(), node.value.describe());
+                (message, unit_hint(kind, &node.value))
+            }
+            Wrong::Because(message) => (format!("`{name}`: {message}"), None),
+            Wrong::Hinted(message, hint) => (format!("`{name}`: {message}"), hint),
+        };
+        problems.error(node.place, message).maybe(|| hint);
+    }
+}
+
+/// What a bare number lacks.
+fn unit_hint(kind: &Kind, node: &Node) -> Option<String> {
+    match (kind, node) {
+        (Kind::Duration { .. }, Node::Whole(number)) => Some(format!("for seconds write \"{number}s\"")),
+        (Kind::Rate, Node::Whole(number)) => Some(format!("for so many a second write \"{number}/s\"")),
+        (Kind::Percent, Node::Whole(number)) => Some(format!("write \"{number}%\"")),
+        (Kind::Mode, Node::Whole(number)) => Some(format!("write it in quotes: \"{number:04}\"")),
+        (Kind::Whole { .. }, Node::Text(text)) if text.parse::<u64>().is_ok() => {
+            Some(format!("write it without quotes: {text}"))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a value that is no array and no table.
+fn scalar(kind: &Kind, node: &Node) -> Result<Value, Wrong> {
+    match (kind, node) {
+        (Kind::Flag, Node::Flag(flag)) => Ok(Value::Flag(*flag)),
+        (Kind::Whole { least, most }, Node::Whole(number)) => whole(*number, *least, *most, kind),
+        (_, Node::Text(text)) => of_text(kind, text),
+        _ => Err(Wrong::Type),
+    }
+}
+
+fn whole(number: i64, least: u64, most: u64, kind: &Kind) -> Result<Value, Wrong> {
+    match u64::try_from(number) {
+        Ok(number) if (least..=most).contains(&number) => Ok(Value::Whole(number)),
+        _ => Err(Wrong::Because(format!("{number} is out of range; it takes {}", kind.expected()))),
+    }
+}
+
+fn of_text(kind: &Kind, text: &str) -> Result<Value, Wrong> {
+    match kind {
+        Kind::Duration { least } => duration(text, *least),
+        Kind::Rate => text.parse().map(Value::Rate).map_err(Wrong::because),
+        Kind::Percent => text.parse().map(Value::Percent).map_err(Wrong::because),
+        Kind::Name => name(text).map(Value::Text),
+        Kind::Path => path(text).map(Value::Path),
+        Kind::FilePath => match text.strip_prefix("file:") {
+            Some(rest) => path(rest).map(Value::Path),
+            None => Err(Wrong::Type),
+        },
+        Kind::RequestPath => request_path(text).map(Value::Text),
+        Kind::Bind => text.parse().map(Value::Bind).map_err(Wrong::because),
+        Kind::Socket { port } => socket(text, *port).map(Value::Socket),
+        Kind::Endpoint => endpoint(text).map(Value::Address),
+        Kind::Network => network(text).map(Value::Network),
+        Kind::Sni => text.parse().map(Value::Sni).map_err(Wrong::because),
+        Kind::Schedule => text.parse().map(Value::Schedule).map_err(Wrong::because),
+        Kind::Mode => mode(text).map(Value::Mode),
+        Kind::Protocol => protocol(text).map(Value::Protocol),
+        Kind::Words(words) => match words.iter().find(|word| word.word == text) {
+            Some(word) => Ok(Value::Word(word.word)),
+            None => {
+                let message = format!("\"{text}\" is not a word for it; it takes {}", kind.expected());
+                Err(Wrong::Hinted(message, did_you_mean(text, words.iter().map(|word| word.word))))
+            }
+        },
+        _ => Err(Wrong::Type),
+    }
+}
+
+fn duration(text: &str, least: Duration) -> Result<Value, Wrong> {
+    let duration = parse_duration(text).map_err(Wrong::because)?;
+    if duration < least {
+        return Err(Wrong::Because(format!("\"{text}\" is too short; at least {}", format_duration(least))));
+    }
+    if duration > DURATION_MAX {
+        return Err(Wrong::Because(format!(
+            "\"{text}\" is too long; at most {}",
+            format_duration(DURATION_MAX)
+        )));
+    }
+    Ok(Value::Duration(duration))
+}
+
+/// Names stand in filters, metrics and paths, so they hold nothing that would have to be quoted there.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+/// What a name is made of, for the messages that refuse one.
+pub(crate) const NAME_RULE: &str = "a name has 1 to 64 letters, digits, dots, hyphens and underscores, \
+                                    a letter or digit first";
+
+fn name(text: &str) -> Result<String, Wrong> {
+    if is_name(text) {
+        Ok(text.into())
+    } else {
+        Err(Wrong::Because(format!("\"{text}\" is no name; {NAME_RULE}")))
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, Wrong> {
+    match text {
+        "" => Err(Wrong::Because("a path cannot be empty".into())),
+        _ if text.contains('\0') => Err(Wrong::Because("a path cannot hold a NUL character".into())),
+        _ => Ok(text.into()),
+    }
+}
+
+fn request_path(text: &str) -> Result<String, Wrong> {
+    // RFC 9112 §3.2.1: the target starts with a slash; whatever ends it early would be a second header line.
+    let sound = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains('#');
+    if sound {
+        return Ok(text.into());
+    }
+    Err(Wrong::Because(format!(
+        "\"{text}\" is no path of a request; it begins with a slash, like \"/healthz\""
+    )))
+}
+
+fn socket(text: &str, usual_port: Option<u16>) -> Result<SocketAddr, Wrong> {
+    let bare = || text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let with_usual_port = || Some(SocketAddr::new(bare()?, usual_port?));
+    match text.parse::<SocketAddr>().ok().or_else(with_usual_port) {
+        Some(socket) if socket.port() == 0 && usual_port.is_some() => {
+            Err(Wrong::Because(format!("\"{text}\" has port 0, to which nobody can connect")))
+        }
+        Some(socket) => Ok(crate::bind::canonical(socket)),
+        None => {
+            Err(Wrong::Because(format!("\"{text}\" is no IP address with a port, like \"127.0.0.1:7070\"")))
+        }
+    }
+}
+
+fn endpoint(text: &str) -> Result<Address, Wrong> {
+    if text.starts_with("agent:") {
+        return Err(Wrong::Because(format!(
+            "\"{text}\" needs tunnels to agents, which are not in this version"
+        )));
+    }
+    let address = text.parse::<Address>().map_err(Wrong::because)?;
+    let port = match &address {
+        Address::Socket(socket) => Some(socket.port()),
+        Address::Name { port, .. } => Some(*port),
+        Address::Unix(_) => None,
+    };
+    if port == Some(0) {
+        return Err(Wrong::Because(format!("\"{text}\" has port 0, to which nobody can connect")));
+    }
+    match address {
+        Address::Socket(socket) if socket.ip().is_unspecified() => {
+            let local = if socket.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            let message = format!("\"{text}\" is an address to listen at, not one to connect to");
+            Err(Wrong::Hinted(message, Some(format!("did you mean \"{local}:{}\"?", socket.port()))))
+        }
+        Address::Socket(socket) => Ok(Address::Socket(crate::bind::canonical(socket))),
+        address => Ok(address),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, Wrong> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip.to_canonical()));
+    }
+    let net = text.parse::<IpNet>().map_err(|_| {
+        Wrong::Because(format!("\"{text}\" is no network; write one like \"10.0.0.0/8\", or one IP address"))
+    })?;
+    if net.addr() == net.network() {
+        return Ok(net);
+    }
+    // A host address with a prefix is one of two things, and guessing wrong lets the wrong people in.
+    let message = format!("\"{text}\" has bits behind its prefix of {}", net.prefix_len());
+    Err(Wrong::Hinted(
+        message,
+        Some(format!("write \"{}\" for the network, or \"{}\" alone", net.trunc(), net.addr())),
+    ))
+}
+
+fn mode(text: &str) -> Result<u32, Wrong> {
+    let octal = text.len() <= 4 && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if octal && mode <= 0o777 => Ok(mode),
+        _ => Err(Wrong::Because(format!(
+            "\"{text}\" is no file mode; write three octal digits, like \"0660\""
+        ))),
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, Wrong> {
+    match Protocol::from_word(text) {
+        Some(protocol) if protocol.is_served() => Ok(protocol),
+        Some(protocol) => {
+            Err(Wrong::Because(format!("protocol \"{protocol}\" is {}", protocol::not_in_this_version())))
+        }
+        None => {
+            let names = Protocol::ALL.map(Protocol::as_str);
+            let served = protocol::quoted(protocol::SERVED);
+            let message = format!("\"{text}\" is no protocol; this version serves {served}");
+            Err(Wrong::Hinted(message, did_you_mean(text, names)))
+        }
+    }
+}
+
+/// A type that values are taken as.
+pub(crate) trait Of: Sized {
+    /// The value, if it is of this type.
+    fn of(value: Value) -> Option<Self>;
+
+    /// Stands where the file's value was refused. The file is refused with it, so nobody obeys it.
+    fn stand_in() -> Self;
+}
+
+/// For keys that take several kinds: the value as it is.
+impl Of for Value {
+    fn of(value: Value) -> Option<Self> {
+        Some(value)
+    }
+
+    fn stand_in() -> Self {
+        Value::Flag(false)
+    }
+}
+
+macro_rules! of {
+    ($($variant:ident($type:ty) or $stand_in:expr,)+) => {
+        $(impl Of for $type {
+            fn of(value: Value) -> Option<Self> {
+                if let Value::$variant(value) = value { Some(value) } else { None }
+            }
+
+            fn stand_in() -> Self {
+                $stand_in
+            }
+        })+
+    };
+}
+
+of! {
+    Flag(bool) or false,
+    Whole(u64) or 1,
+    Duration(Duration) or Duration::ZERO,
+    Rate(Rate) or Rate { events: 1, per: Duration::from_secs(1) },
+    Percent(Percent) or Percent(0),
+    Text(String) or String::new(),
+    Path(PathBuf) or PathBuf::new(),
+    Bind(BindAddress) or BindAddress::Unix(PathBuf::new()),
+    Socket(SocketAddr) or SocketAddr::from(([127, 0, 0, 1], 0)),
+    Address(Address) or Address::Unix(PathBuf::new()),
+    Network(IpNet) or IpNet::from(IpAddr::from([127, 0, 0, 1])),
+    Sni(Sni) or Sni::Exact(String::new()),
+    Schedule(Schedule) or Schedule::default(),
+    Mode(u32) or 0o600,
+    Protocol(Protocol) or Protocol::Tcp,
+    List(Vec<Spot<Value>>) or Vec::new(),
+}

@@ -1,0 +1,167 @@
+//! Closed sets of words: each word, its meaning and its type in one place.
+
+use std::fmt;
+
+/// One word that a key takes, and what it means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word {
+    /// The word as it is written in the file.
+    pub word: &'static str,
+    /// What it means, in one sentence.
+    pub meaning: &'static str,
+}
+
+macro_rules! words {
+    ($(#[doc = $doc:literal])+ $vis:vis $name:ident {
+        $(#[doc = $first:literal] $variant:ident = $word:literal,)+
+    }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        $vis enum $name {
+            $(#[doc = $first] $variant,)+
+        }
+
+        impl $name {
+            /// Every word, with its meaning.
+            $vis const WORDS: &'static [Word] = &[$(Word { word: $word, meaning: $first.trim_ascii() },)+];
+
+            /// The word for it.
+            $vis const fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word,)+
+                }
+            }
+
+            /// What `word` stands for.
+            $vis fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some($name::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+// A macro so that a word, its meaning for users and its name in the code stand together and cannot part.
+words! {
+    /// How much the server's own log says.
+    pub LogLevel {
+        /// Only what went wrong.
+        Error = "error",
+        /// And what may go wrong.
+        Warn = "warn",
+        /// And what an operator wants to know: starts, reloads, drains.
+        Info = "info",
+        /// And every decision.
+        Debug = "debug",
+        /// And every step.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// How the server's own log is written.
+    pub LogFormat {
+        /// Lines for people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// Whether connections begin with a PROXY protocol header that names their true client.
+    pub(crate) ProxyProtocolIn {
+        /// No header; one that comes is the client's own bytes.
+        Off = "off",
+        /// A header of version 1 or 2, from `trusted` sources only; everybody else is refused.
+        Required = "required",
+    }
+}
+
+words! {
+    /// The PROXY protocol header that an upstream is sent.
+    pub ProxyProtocolOut {
+        /// None.
+        Off = "off",
+        /// Version 1, a line of text.
+        V1 = "v1",
+        /// Version 2, binary.
+        V2 = "v2",
+    }
+}
+
+words! {
+    /// Who decides about a route's connections.
+    pub(crate) AccessWord {
+        /// Everybody is let in.
+        Public = "public",
+        /// Nobody is let in whom `allow` does not name.
+        Policy = "policy",
+    }
+}
+
+words! {
+    /// Who goes first when there is not enough for all.
+    pub Priority {
+        /// Refused last.
+        Critical = "critical",
+        /// Before normal.
+        High = "high",
+        /// As most.
+        Normal = "normal",
+        /// Refused first.
+        Low = "low",
+    }
+}
+
+words! {
+    /// How an endpoint is chosen.
+    pub(crate) BalanceWord {
+        /// The faster of two random endpoints, judged by connect time and live connections.
+        PeakEwma = "peak-ewma",
+        /// The one with the fewest live connections for its weight.
+        LeastRequests = "least-requests",
+        /// Each in turn, as often as its weight says.
+        RoundRobin = "round-robin",
+        /// Any, as often as its weight says.
+        Random = "random",
+        /// The same one for the same client, as long as it is up and not overloaded.
+        Hash = "hash",
+    }
+}
+
+words! {
+    /// What `balance = "hash"` hashes.
+    pub HashBy {
+        /// The client's IP address.
+        Remote = "remote",
+        /// The name that a TLS client asks for; clients that ask for none count as one.
+        Sni = "sni",
+    }
+}
+
+words! {
+    /// Where the access log goes, where that is no file.
+    pub(crate) AccessLogWord {
+        /// The standard output.
+        Stdout = "stdout",
+        /// Nowhere.
+        Off = "off",
+        /// The system's log, by /dev/log.
+        Syslog = "syslog",
+    }
+}
+
+/// The word for nothing, where something else could stand.
+pub(crate) const OFF: &[Word] = &[Word { word: "off", meaning: "Switched off." }];
+
+/// The word for a number that the machine decides.
+pub(crate) const AUTO: &[Word] = &[Word { word: "auto", meaning: "One for each core." }];
