@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The addresses of one endpoint that a name stands for: one of each family, or a surplus one alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Pair {
+pub(crate) enum Pair {
     /// Both families, IPv6 first (RFC 8305 §4).
     Both(Ipv6Addr, Ipv4Addr),
     /// One address alone.
@@ -14,7 +14,7 @@ pub enum Pair {
 
 impl Pair {
     /// The addresses, in the order of dialing.
-    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn addresses(self) -> impl Iterator<Item = IpAddr> {
         let (first, second) = match self {
             Pair::Both(v6, v4) => (IpAddr::V6(v6), Some(IpAddr::V4(v4))),
             Pair::One(address) => (address, None),
@@ -26,7 +26,7 @@ impl Pair {
 /// Pairs a name's addresses. What was paired `before` and is still there stays paired, so that one address which
 /// comes or goes does not disturb the endpoints made of the others; the rest is paired in numeric order, since the
 /// order of an answer means nothing (RFC 1035 servers rotate it).
-pub fn pair(before: &[Pair], v6: &[Ipv6Addr], v4: &[Ipv4Addr]) -> Vec<Pair> {
+pub(crate) fn pair(before: &[Pair], v6: &[Ipv6Addr], v4: &[Ipv4Addr]) -> Vec<Pair> {
     let mut v6: BTreeSet<Ipv6Addr> = v6.iter().copied().collect();
     let mut v4: BTreeSet<Ipv4Addr> = v4.iter().copied().collect();
     let mut pairs = Vec::new();

@@ -14,7 +14,7 @@ const STALE: Duration = Duration::from_secs(60);
 
 /// A latency and when it was last measured. Fits one atomic ([`PeakEwma::to_bits`]).
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct PeakEwma {
+pub(crate) struct PeakEwma {
     /// 0 if nothing is known.
     seconds: f32,
     /// In units of 2²⁰ ns; wraps after 52 days, when the value has long been stale.
@@ -24,7 +24,7 @@ pub struct PeakEwma {
 impl PeakEwma {
     /// The average with `sample`, which was measured at `now`.
     #[must_use]
-    pub fn observe(self, sample: Duration, now: Moment) -> PeakEwma {
+    pub(crate) fn observe(self, sample: Duration, now: Moment) -> PeakEwma {
         // No measurement is 0, which would mean "not known".
         let sample = sample.as_secs_f32().max(1e-9);
         let seconds = match self.sunk(now) {
@@ -36,17 +36,17 @@ impl PeakEwma {
     }
 
     /// The average as of `now`; `None` if there is none, or if it is too old.
-    pub fn at(self, now: Moment) -> Option<Duration> {
+    pub(crate) fn at(self, now: Moment) -> Option<Duration> {
         self.sunk(now).map(Duration::from_secs_f32)
     }
 
     /// Both halves in one word.
-    pub fn to_bits(self) -> u64 {
+    pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.seconds.to_bits()) << 32 | u64::from(self.tick)
     }
 
     /// What [`PeakEwma::to_bits`] made; 0 is "nothing known".
-    pub fn from_bits(bits: u64) -> PeakEwma {
+    pub(crate) fn from_bits(bits: u64) -> PeakEwma {
         PeakEwma { seconds: f32::from_bits((bits >> 32) as u32), tick: bits as u32 }
     }
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 /// How many answers in a row it takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Thresholds {
     /// Good ones, for an endpoint that is down to be up again.
     pub rise: NonZeroU32,
@@ -13,7 +13,7 @@ pub struct Thresholds {
 
 /// What the checks say of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Not checked yet: it counts as up, and its first check alone decides.
     #[default]
     Unknown,
@@ -25,19 +25,19 @@ pub enum Verdict {
 
 /// The verdict and the row of answers that speaks against it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Health {
+pub(crate) struct Health {
     verdict: Verdict,
     against: u32,
 }
 
 impl Health {
     /// What the checks say now.
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
     }
 
     /// Takes one check's result; says the new verdict if it changed.
-    pub fn observe(&mut self, passed: bool, thresholds: Thresholds) -> Option<Verdict> {
+    pub(crate) fn observe(&mut self, passed: bool, thresholds: Thresholds) -> Option<Verdict> {
         let (opposite, needed) = match (self.verdict, passed) {
             (Verdict::Up, true) | (Verdict::Down, false) => {
                 self.against = 0;

@@ -1,9 +1,37 @@
-//! Floor 3.
-pub mod balance;
+//! Floor 3: leases of upstream connections.
+//!
+//! Owns the choice of an endpoint, its health, the exact caps and the line before them, second attempts and DNS.
+//! Refuses to know routes, listeners, the config file and every protocol by name: a probe is bytes that come from
+//! `wire`. Only a [`Permit`](tieline_policy::Permit) opens an upstream.
+//!
+//! The decisions are pure: [`balance`] (which endpoint), `state` (who has a place, who waits), `health`, `outlier`,
+//! `slow_start`, `ewma`, `retry` and `addresses` know neither sockets nor clocks. Around them lie [`Upstream`], which
+//! holds what all workers share, its `lease`, and its keeper. Start with [`Upstream::lease`].
+
 mod addresses;
+pub mod balance;
+mod endpoint;
 mod ewma;
+mod gate;
 mod health;
+mod keeper;
+mod lease;
+mod name;
 mod outlier;
 mod retry;
+mod roster;
+mod settings;
 mod slow_start;
 mod state;
+mod status;
+mod tally;
+mod upstream;
+
+pub use balance::{Balance, Standing, Why};
+pub use endpoint::Endpoint;
+pub use health::Thresholds;
+pub use lease::{Ask, Event, Lease, LeaseError};
+pub use outlier::OutlierSettings;
+pub use settings::{DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Settings};
+pub use status::{EndpointStatus, NameStatus, UpstreamStatus};
+pub use upstream::{OnLeave, UnknownEndpoint, Upstream};

@@ -32,7 +32,7 @@ impl Default for OutlierSettings {
 
 /// What failed. The rows are counted apart: an endpoint that accepts every connection and breaks each fails too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// No connection was made.
     Connect,
     /// A connection was made, and broke.
@@ -41,7 +41,7 @@ pub enum Failure {
 
 /// How the endpoints of an upstream stand, the one in question included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Census {
+pub(crate) struct Census {
     /// How many rest now.
     pub ejected: usize,
     /// How many there are.
@@ -50,7 +50,7 @@ pub struct Census {
 
 /// One endpoint's failures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Outlier {
+pub(crate) struct Outlier {
     connect_row: u32,
     service_row: u32,
     ejections: u32,
@@ -59,7 +59,7 @@ pub struct Outlier {
 
 impl Outlier {
     /// Takes a failure; says how long the endpoint rests, if this ejects it.
-    pub fn failed(
+    pub(crate) fn failed(
         &mut self,
         failure: Failure,
         now: Moment,
@@ -85,17 +85,17 @@ impl Outlier {
     }
 
     /// A connection was made.
-    pub fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.connect_row = 0;
     }
 
     /// The endpoint did what it is there for.
-    pub fn served(&mut self) {
+    pub(crate) fn served(&mut self) {
         (self.connect_row, self.service_row) = (0, 0);
     }
 
     /// Whether a success would change anything.
-    pub fn has_failures(&self) -> bool {
+    pub(crate) fn has_failures(&self) -> bool {
         self.connect_row > 0 || self.service_row > 0
     }
 
@@ -126,7 +126,9 @@ mod tests {
     }
 
     fn fail(outlier: &mut Outlier, times: u32, now: Moment) -> Option<Duration> {
-        (0..times).filter_map(|_| outlier.failed(Failure::Connect, now, &OutlierSettings::default(), TWO)).last()
+        (0..times)
+            .filter_map(|_| outlier.failed(Failure::Connect, now, &OutlierSettings::default(), TWO))
+            .last()
     }
 
     #[test]

@@ -19,7 +19,7 @@ const SAVED_MAX: u64 = 100;
 
 /// An upstream's account of retries, shared by all workers.
 #[derive(Debug)]
-pub struct RetryBudget {
+pub(crate) struct RetryBudget {
     saved: AtomicU64,
     /// When the floor was last paid in, in nanoseconds.
     paid_ns: AtomicU64,
@@ -27,17 +27,17 @@ pub struct RetryBudget {
 
 impl RetryBudget {
     /// An account that starts with ten seconds of the floor.
-    pub fn new(now: Moment) -> Self {
+    pub(crate) fn new(now: Moment) -> Self {
         Self { saved: AtomicU64::new(10 * FLOOR_PER_SECOND * RETRY), paid_ns: AtomicU64::new(now.0) }
     }
 
     /// Counts a first attempt, which earns `share` of a retry.
-    pub fn earn(&self, share: Percent) {
+    pub(crate) fn earn(&self, share: Percent) {
         self.saved.fetch_add(u64::from(share.0), Ordering::Relaxed);
     }
 
     /// Pays for a retry at `now`; false if the account does not hold one.
-    pub fn spend(&self, now: Moment) -> bool {
+    pub(crate) fn spend(&self, now: Moment) -> bool {
         let floor = self.floor_since_last_time(now);
         let paid = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| {
             let saved = saved.saturating_add(floor).min(SAVED_MAX * RETRY);
@@ -48,7 +48,7 @@ impl RetryBudget {
     }
 
     /// How many retries the account holds.
-    pub fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         self.saved.load(Ordering::Relaxed).min(SAVED_MAX * RETRY) / RETRY
     }
 
@@ -68,7 +68,7 @@ impl RetryBudget {
 /// and `base` doubled with each attempt, up to `most`. `random` is 64 random bits.
 ///
 /// Brooker, "Exponential Backoff And Jitter" (2015): the spread is what keeps many waiters from coming back as one.
-pub fn backoff(attempt: u32, base: Duration, most: Duration, random: u64) -> Duration {
+pub(crate) fn backoff(attempt: u32, base: Duration, most: Duration, random: u64) -> Duration {
     let doubled = base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     doubled.min(most).mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
 }

@@ -7,15 +7,15 @@ use std::collections::VecDeque;
 
 /// Names one ask; later asks have greater tickets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 /// Names one endpoint for the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct EndpointId(pub u64);
+pub(crate) struct EndpointId(pub u64);
 
 /// What becomes of an ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It has a place, and claims an endpoint next.
     Granted(Ticket),
     /// It waits behind so many others. A later event grants it.
@@ -27,7 +27,7 @@ pub enum Answer {
 /// The caps, the line, and all leases out. Every event that may free a place pushes the tickets it grants, oldest
 /// first, to `grants`.
 #[derive(Debug)]
-pub struct PoolState {
+pub(crate) struct PoolState {
     size: u32,
     queue: usize,
     next: u64,
@@ -59,13 +59,13 @@ impl Slot {
 
 impl PoolState {
     /// No leases, no endpoints; at most `size` leases at once, and at most `queue` asks waiting for one.
-    pub fn new(size: u32, queue: usize) -> Self {
+    pub(crate) fn new(size: u32, queue: usize) -> Self {
         let (unclaimed, waiting, slots) = (Vec::new(), VecDeque::new(), Vec::new());
         Self { size, queue, next: 0, lent: 0, unclaimed, waiting, slots }
     }
 
     /// A lease is wanted. It is granted at once if there is room; then nobody was waiting.
-    pub fn ask(&mut self) -> Answer {
+    pub(crate) fn ask(&mut self) -> Answer {
         let ticket = Ticket(self.next);
         if self.can_grant() && self.waiting.is_empty() {
             self.next += 1;
@@ -81,7 +81,7 @@ impl PoolState {
     }
 
     /// The ask gives up: it leaves the line, or gives back the place that it had not used yet.
-    pub fn leave(&mut self, ticket: Ticket, grants: &mut Vec<Ticket>) {
+    pub(crate) fn leave(&mut self, ticket: Ticket, grants: &mut Vec<Ticket>) {
         if let Ok(index) = self.waiting.binary_search(&ticket) {
             self.waiting.remove(index);
         } else if self.take_unclaimed(ticket) {
@@ -90,8 +90,9 @@ impl PoolState {
         }
     }
 
-    /// The granted ask takes `endpoint`; false, with nothing changed, if it has no room or the ask no place.
-    pub fn claim(&mut self, ticket: Ticket, endpoint: EndpointId) -> bool {
+    /// The granted ask takes `endpoint`; false, with nothing changed, if it has no room or the ask no place. Taking a
+    /// closed one leaves the room that it was promised to the next in line.
+    pub(crate) fn claim(&mut self, ticket: Ticket, endpoint: EndpointId, grants: &mut Vec<Ticket>) -> bool {
         let Some(index) = self.slots.iter().position(|slot| slot.id == endpoint && slot.room() > 0) else {
             return false;
         };
@@ -99,51 +100,54 @@ impl PoolState {
             return false;
         }
         self.slots[index].lent += 1;
+        self.grant_waiting(grants);
         true
     }
 
     /// The ask gives `endpoint` up, which failed it, but keeps its place to claim another.
-    pub fn unclaim(&mut self, ticket: Ticket, endpoint: EndpointId, grants: &mut Vec<Ticket>) {
+    pub(crate) fn unclaim(&mut self, ticket: Ticket, endpoint: EndpointId, grants: &mut Vec<Ticket>) {
         if self.free(endpoint) {
             self.unclaimed.push(ticket);
+            self.forget_the_gone();
             self.grant_waiting(grants);
         }
     }
 
-    /// The granted ask finds no endpoint with room, as endpoints have closed meanwhile: back to its old place in line.
-    pub fn put_back(&mut self, ticket: Ticket) {
+    /// The granted ask found no endpoint with room, as endpoints have closed meanwhile: back to its old place in line.
+    pub(crate) fn put_back(&mut self, ticket: Ticket, grants: &mut Vec<Ticket>) {
         if self.take_unclaimed(ticket) {
             self.lent -= 1;
             let index = self.waiting.partition_point(|other| *other < ticket);
             self.waiting.insert(index, ticket);
+            self.grant_waiting(grants);
         }
     }
 
     /// A lease of `endpoint` has ended.
-    pub fn give_back(&mut self, endpoint: EndpointId, grants: &mut Vec<Ticket>) {
+    pub(crate) fn give_back(&mut self, endpoint: EndpointId, grants: &mut Vec<Ticket>) {
         if self.free(endpoint) {
             self.lent -= 1;
-            self.slots.retain(|slot| !slot.leaving || slot.lent > 0);
+            self.forget_the_gone();
             self.grant_waiting(grants);
         }
     }
 
     /// A new endpoint, closed for now, of which `lent` leases are out already.
-    pub fn add(&mut self, id: EndpointId, cap: u32, lent: u32) {
+    pub(crate) fn add(&mut self, id: EndpointId, cap: u32, lent: u32) {
         self.lent += lent;
         self.slots.push(Slot { id, cap, lent, open: false, leaving: false });
     }
 
     /// `endpoint` is gone; its leases count until they are back.
-    pub fn remove(&mut self, endpoint: EndpointId) {
+    pub(crate) fn remove(&mut self, endpoint: EndpointId) {
         if let Some(slot) = self.slot(endpoint) {
             (slot.leaving, slot.open) = (true, false);
         }
-        self.slots.retain(|slot| !slot.leaving || slot.lent > 0);
+        self.forget_the_gone();
     }
 
     /// Changes the cap of `endpoint`. Leases above it are not taken away.
-    pub fn set_cap(&mut self, endpoint: EndpointId, cap: u32, grants: &mut Vec<Ticket>) {
+    pub(crate) fn set_cap(&mut self, endpoint: EndpointId, cap: u32, grants: &mut Vec<Ticket>) {
         if let Some(slot) = self.slot(endpoint) {
             slot.cap = cap;
         }
@@ -151,7 +155,7 @@ impl PoolState {
     }
 
     /// Tells which endpoints the balancer uses now.
-    pub fn set_open(&mut self, is_open: impl Fn(EndpointId) -> bool, grants: &mut Vec<Ticket>) {
+    pub(crate) fn set_open(&mut self, is_open: impl Fn(EndpointId) -> bool, grants: &mut Vec<Ticket>) {
         for slot in &mut self.slots {
             slot.open = !slot.leaving && is_open(slot.id);
         }
@@ -159,18 +163,19 @@ impl PoolState {
     }
 
     /// Changes the caps of the whole. Leases above `size` are not taken away, nor are those in line sent home.
-    pub fn resize(&mut self, size: u32, queue: usize, grants: &mut Vec<Ticket>) {
+    pub(crate) fn resize(&mut self, size: u32, queue: usize, grants: &mut Vec<Ticket>) {
         (self.size, self.queue) = (size, queue);
         self.grant_waiting(grants);
     }
 
     /// Places taken.
-    pub fn lent(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn lent(&self) -> u32 {
         self.lent
     }
 
     /// Asks waiting.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
@@ -207,6 +212,10 @@ impl PoolState {
             }
             _ => false,
         }
+    }
+
+    fn forget_the_gone(&mut self) {
+        self.slots.retain(|slot| !slot.leaving || slot.lent > 0);
     }
 
     fn slot(&mut self, endpoint: EndpointId) -> Option<&mut Slot> {

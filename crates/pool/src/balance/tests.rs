@@ -171,7 +171,8 @@ fn a_popular_key_spills_over_at_the_bound() {
 #[test]
 fn the_table_of_tiers() {
     use Standing::{Draining as D, Ejected as E, Healthy as H, Unhealthy as U};
-    let table: &[(&[(u8, Standing)], Option<(u8, bool)>)] = &[
+    type Tiers<'a> = &'a [(u8, Standing)];
+    let table: &[(Tiers<'_>, Option<(u8, bool)>)] = &[
         (&[], None),
         (&[(0, D), (1, D)], None),
         (&[(0, H), (1, H)], Some((0, false))),

@@ -78,7 +78,8 @@ fn tiers(candidates: &[Candidate]) -> impl Iterator<Item = Census> {
     let above = |below: Option<u8>| {
         candidates.iter().map(|c| c.tier).filter(|tier| below.is_none_or(|below| *tier > below)).min()
     };
-    std::iter::successors(above(None), move |tier| above(Some(*tier))).map(|tier| Census::of(candidates, tier))
+    std::iter::successors(above(None), move |tier| above(Some(*tier)))
+        .map(|tier| Census::of(candidates, tier))
 }
 
 fn is_available(candidate: &Candidate) -> bool {

@@ -31,7 +31,9 @@ pub(super) enum Rule {
     Drawn,
     HashFirst,
     /// The key's first choice is at its bound, with so many in flight.
-    HashNextBest { bound_by: u32 },
+    HashNextBest {
+        bound_by: u32,
+    },
 }
 
 impl fmt::Display for Why {

@@ -32,7 +32,7 @@ fn queued(answer: Answer) -> Ticket {
 fn the_oldest_waits_no_longer_when_a_lease_comes_back() {
     let mut state = state(1, 2, &[(A, 9)]);
     let first = granted(state.ask());
-    assert!(state.claim(first, A));
+    assert!(state.claim(first, A, &mut Vec::new()));
     let second = queued(state.ask());
     assert_eq!(state.ask(), Answer::Queued(Ticket(2), 1));
     assert_eq!(state.ask(), Answer::Refused);
@@ -57,13 +57,13 @@ fn an_endpoint_at_its_cap_is_waited_for() {
     let mut state = state(9, 9, &[(A, 1)]);
     let first = granted(state.ask());
     let second = queued(state.ask()); // the room is promised to the first
-    assert!(state.claim(first, A));
+    assert!(state.claim(first, A, &mut Vec::new()));
     let mut grants = Vec::new();
     state.add(B, 1, 0);
     state.set_open(|_| true, &mut grants);
     assert_eq!(grants, [second]);
-    assert!(!state.claim(second, A));
-    assert!(state.claim(second, B));
+    assert!(!state.claim(second, A, &mut Vec::new()));
+    assert!(state.claim(second, B, &mut Vec::new()));
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_closed_endpoint_promises_nothing_but_may_be_claimed() {
     state.set_open(|id| id == A, &mut Vec::new());
     let first = granted(state.ask());
     queued(state.ask());
-    assert!(state.claim(first, B), "a second attempt may use a later tier");
+    assert!(state.claim(first, B, &mut Vec::new()), "a second attempt may use a later tier");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn who_finds_no_room_after_all_is_first_in_line_again() {
     let first = granted(state.ask());
     let second = queued(state.ask());
     state.set_open(|_| false, &mut grants);
-    state.put_back(first);
+    state.put_back(first, &mut grants);
     state.set_open(|_| true, &mut grants);
     assert_eq!(grants, [first]);
     assert!(second > first);
@@ -200,12 +200,12 @@ fn step(op: Op, state: &mut PoolState, seen: &mut Onlooker, next_id: &mut u64) {
             let endpoint = chosen(&endpoint, seen.endpoints.keys().copied());
             if let (Some(ticket), Some(endpoint)) = (ticket, endpoint) {
                 let room = seen.lent_of(endpoint) < seen.endpoints[&endpoint].0;
-                assert_eq!(state.claim(ticket, endpoint), room);
+                assert_eq!(state.claim(ticket, endpoint, &mut grants), room);
                 if room {
                     seen.granted.remove(&ticket);
                     seen.leases.push((ticket, endpoint));
                 }
-                assert!(!state.claim(ticket, endpoint), "one place lent twice");
+                assert!(!state.claim(ticket, endpoint, &mut Vec::new()), "one place lent twice");
             }
         }
         Op::Unclaim(index) => {
@@ -216,10 +216,8 @@ fn step(op: Op, state: &mut PoolState, seen: &mut Onlooker, next_id: &mut u64) {
             }
         }
         Op::PutBack(index) => {
-            // Only who finds no room goes back to the line.
-            let room = seen.endpoints.iter().any(|(id, (cap, open))| *open && seen.lent_of(*id) < *cap);
-            if let Some(ticket) = chosen(&index, seen.granted.iter().copied()).filter(|_| !room) {
-                state.put_back(ticket);
+            if let Some(ticket) = chosen(&index, seen.granted.iter().copied()) {
+                state.put_back(ticket, &mut grants);
                 seen.granted.remove(&ticket);
                 seen.waiting.insert(ticket);
             }

@@ -1,0 +1,320 @@
+//! One dialable member of an upstream, and all that is known about it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tieline_base::{Address, EndpointAddr, Moment};
+
+use crate::balance::{Candidate, Standing, stable_key};
+use crate::ewma::PeakEwma;
+use crate::health::{Health, Thresholds, Verdict};
+use crate::outlier::{Census, Failure, Outlier, OutlierSettings};
+use crate::settings::EndpointSettings;
+use crate::slow_start;
+use crate::state::EndpointId;
+use crate::status::EndpointStatus;
+use crate::tally::Tally;
+
+/// One dialable member of an upstream. Workers read and count without locks; it outlives its place in the config
+/// for as long as a lease of it is out.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub(crate) id: EndpointId,
+    configured: Address,
+    addresses: Box<[EndpointAddr]>,
+    label: Arc<str>,
+    key: u64,
+    pub(crate) tally: Tally,
+    weight: AtomicU32,
+    tier: AtomicU8,
+    /// 0 is no cap.
+    cap: AtomicU32,
+    /// Round-robin's next turn.
+    pass: AtomicU64,
+    latency: AtomicU64,
+    connects: AtomicU64,
+    failures: AtomicU64,
+    drained: AtomicBool,
+    leaving: AtomicBool,
+    unhealthy: AtomicBool,
+    /// Moments in nanoseconds; 0 is never.
+    ejected_until: AtomicU64,
+    warm_since: AtomicU64,
+    standing_since: AtomicU64,
+    /// A lease failed since one last went well, so that the good ones need not lock to find out.
+    has_failures: AtomicBool,
+    // Held for a few instructions, when a check or a lease has failed or a first success follows; never over an await.
+    #[allow(clippy::disallowed_types)]
+    trouble: std::sync::Mutex<Trouble>,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    health: Health,
+    outlier: Outlier,
+    last_error: Option<Box<str>>,
+}
+
+/// An endpoint at its start.
+pub(crate) struct Birth {
+    pub(crate) id: EndpointId,
+    pub(crate) addresses: Box<[EndpointAddr]>,
+    /// Whether it warms up; the first ones of an upstream need not, since all are equally cold.
+    pub(crate) slowly: bool,
+    pub(crate) now: Moment,
+}
+
+impl Endpoint {
+    pub(crate) fn new(settings: &EndpointSettings, birth: Birth) -> Self {
+        let label = label(&settings.address, &birth.addresses);
+        let warm_since = if birth.slowly { birth.now.0 } else { 0 };
+        let endpoint = Endpoint {
+            id: birth.id,
+            configured: settings.address.clone(),
+            key: stable_key(&label),
+            addresses: birth.addresses,
+            label,
+            tally: Tally::default(),
+            weight: AtomicU32::new(0),
+            tier: AtomicU8::new(0),
+            cap: AtomicU32::new(0),
+            pass: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
+            connects: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            drained: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            unhealthy: AtomicBool::new(false),
+            ejected_until: AtomicU64::new(0),
+            warm_since: AtomicU64::new(warm_since),
+            standing_since: AtomicU64::new(birth.now.0),
+            has_failures: AtomicBool::new(false),
+            trouble: Default::default(),
+        };
+        endpoint.obey(settings);
+        endpoint
+    }
+
+    /// What people call it: its address, and for a name, behind an `@`, the addresses that it stands for now.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The same, shared: for rows that name it without copying.
+    pub fn shared_label(&self) -> Arc<str> {
+        self.label.clone()
+    }
+
+    /// Its address as configured.
+    pub fn configured(&self) -> &Address {
+        &self.configured
+    }
+
+    /// Where it is dialed, in the order of dialing; an IPv6 and an IPv4 address may be one endpoint.
+    pub fn addresses(&self) -> &[EndpointAddr] {
+        &self.addresses
+    }
+
+    /// Whether people may mean it by `text`: its configured address, its label or one of its addresses.
+    pub fn is_called(&self, text: &str) -> bool {
+        *self.label == *text
+            || self.configured.to_string() == text
+            || self.addresses.iter().any(|address| address.to_string() == text)
+    }
+
+    /// Leases out.
+    pub fn in_flight(&self) -> u32 {
+        self.tally.count()
+    }
+
+    /// Whether it is gone from the config or from the name's addresses, and only its last leases keep it.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether an operator takes it out of use.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is fit for new leases at `now`.
+    pub fn standing(&self, now: Moment) -> Standing {
+        if self.is_drained() || self.is_leaving() {
+            Standing::Draining
+        } else if self.unhealthy.load(Ordering::Relaxed) {
+            Standing::Unhealthy
+        } else if now < self.ejected_until() {
+            Standing::Ejected
+        } else {
+            Standing::Healthy
+        }
+    }
+
+    /// All that is known about it at `now`.
+    pub fn status(&self, now: Moment) -> EndpointStatus {
+        // Coming back from a rest is nobody's act, so it is read from the clock.
+        let rest_over = Some(self.ejected_until()).filter(|until| *until <= now);
+        EndpointStatus {
+            label: self.label.to_string(),
+            configured: self.configured.to_string(),
+            standing: self.standing(now),
+            since: Moment(self.standing_since.load(Ordering::Relaxed)).max(rest_over.unwrap_or_default()),
+            leaving: self.is_leaving(),
+            in_flight: self.in_flight(),
+            connects: self.connects.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+            latency: self.latency(now),
+            weight: self.weight.load(Ordering::Relaxed),
+            tier: self.tier.load(Ordering::Relaxed),
+            cap: NonZeroU32::new(self.cap.load(Ordering::Relaxed)),
+            last_error: self.trouble().last_error.clone().map(Into::into),
+        }
+    }
+
+    pub(crate) fn candidate(&self, now: Moment, slow_start: Duration, tried: bool) -> Candidate {
+        let in_flight = self.in_flight();
+        let up = now.since(Moment(self.warm_since.load(Ordering::Relaxed)).max(self.ejected_until()));
+        Candidate {
+            key: self.key,
+            weight: f64::from(self.weight.load(Ordering::Relaxed)) * slow_start::share(up, slow_start),
+            in_flight,
+            latency: self.latency(now),
+            pass: self.pass.load(Ordering::Relaxed),
+            tier: self.tier.load(Ordering::Relaxed),
+            standing: self.standing(now),
+            room: in_flight < self.cap(),
+            tried,
+        }
+    }
+
+    /// The turn is used up: the next is `stride` after `due`.
+    pub(crate) fn take_turn(&self, due: u64, stride: u64) {
+        self.pass.fetch_max(due, Ordering::Relaxed);
+        self.pass.fetch_add(stride, Ordering::Relaxed);
+    }
+
+    /// Takes over what a reload may change of an endpoint that stays.
+    pub(crate) fn obey(&self, settings: &EndpointSettings) {
+        self.weight.store(settings.weight.get(), Ordering::Relaxed);
+        self.tier.store(settings.tier, Ordering::Relaxed);
+        self.cap.store(settings.cap.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+    }
+
+    pub(crate) fn cap(&self) -> u32 {
+        NonZeroU32::new(self.cap.load(Ordering::Relaxed)).map_or(u32::MAX, NonZeroU32::get)
+    }
+
+    pub(crate) fn ejected_until(&self) -> Moment {
+        Moment(self.ejected_until.load(Ordering::Relaxed))
+    }
+
+    /// Whether it belongs to the same configured address and is dialed the same way.
+    pub(crate) fn is(&self, configured: &Address, addresses: &[EndpointAddr]) -> bool {
+        self.configured == *configured && *self.addresses == *addresses
+    }
+
+    pub(crate) fn leave(&self, now: Moment) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.standing_since.store(now.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_drained(&self, drained: bool, now: Moment) {
+        if self.drained.swap(drained, Ordering::Relaxed) != drained {
+            self.standing_since.store(now.0, Ordering::Relaxed);
+            self.warm_since.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a health check's result; says the new verdict if it changed.
+    pub(crate) fn checked(
+        &self,
+        result: Result<(), String>,
+        thresholds: Thresholds,
+        now: Moment,
+    ) -> Option<Verdict> {
+        let mut trouble = self.trouble();
+        let passed = result.is_ok();
+        if let Err(error) = result {
+            trouble.last_error = Some(error.into());
+        }
+        let was = trouble.health.verdict();
+        let verdict = trouble.health.observe(passed, thresholds)?;
+        self.unhealthy.store(verdict == Verdict::Down, Ordering::Relaxed);
+        // The first good check confirms what was assumed; only a return from below is a change.
+        if was != Verdict::Unknown || verdict == Verdict::Down {
+            self.standing_since.store(now.0, Ordering::Relaxed);
+            self.warm_since.store(now.0, Ordering::Relaxed);
+        }
+        Some(verdict)
+    }
+
+    /// Nobody checks it any more, so nothing is held against it.
+    pub(crate) fn unchecked(&self, now: Moment) {
+        self.trouble().health = Health::default();
+        if self.unhealthy.swap(false, Ordering::Relaxed) {
+            self.standing_since.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        if self.has_failures.load(Ordering::Relaxed) {
+            let mut trouble = self.trouble();
+            trouble.outlier.connected();
+            self.has_failures.store(trouble.outlier.has_failures(), Ordering::Relaxed);
+        }
+    }
+
+    /// It did what it is there for, and this is how long its first byte took.
+    pub(crate) fn served(&self, after: Duration, now: Moment) {
+        let observe = |bits| Some(PeakEwma::from_bits(bits).observe(after, now).to_bits());
+        // The closure never says no, so there is no failure to look at.
+        let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, observe);
+        if self.has_failures.swap(false, Ordering::Relaxed) {
+            self.trouble().outlier.served();
+        }
+    }
+
+    /// Takes a failure; says how long it rests if this ejects it. Without `settings` nothing ever is ejected.
+    pub(crate) fn failed(
+        &self,
+        failure: Failure,
+        error: &str,
+        settings: Option<&OutlierSettings>,
+        census: Census,
+        now: Moment,
+    ) -> Option<Duration> {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let mut trouble = self.trouble();
+        trouble.last_error = Some(error.into());
+        let rest = trouble.outlier.failed(failure, now, settings?, census);
+        self.has_failures.store(trouble.outlier.has_failures(), Ordering::Relaxed);
+        let rest = rest?;
+        self.ejected_until.store(now.after(rest).0, Ordering::Relaxed);
+        self.standing_since.store(now.0, Ordering::Relaxed);
+        Some(rest)
+    }
+
+    fn latency(&self, now: Moment) -> Option<Duration> {
+        PeakEwma::from_bits(self.latency.load(Ordering::Relaxed)).at(now)
+    }
+
+    #[allow(clippy::disallowed_types)] // see the field
+    fn trouble(&self) -> std::sync::MutexGuard<'_, Trouble> {
+        // What it holds is whole after every statement, so a holder that panicked left nothing half done.
+        self.trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// `10.0.0.5:80`; for a name `db.example.com:80 (10.0.0.5)`.
+fn label(configured: &Address, addresses: &[EndpointAddr]) -> Arc<str> {
+    let Address::Name { .. } = configured else { return configured.to_string().into() };
+    let ip = |address: &EndpointAddr| match address {
+        EndpointAddr::Socket(socket) => socket.ip().to_string(),
+        EndpointAddr::Unix(path) => path.display().to_string(),
+    };
+    let ips: Vec<String> = addresses.iter().map(ip).collect();
+    format!("{configured}@{}", ips.join("+")).into()
+}

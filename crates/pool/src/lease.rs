@@ -1,0 +1,387 @@
+//! Leases: one upstream connection on loan, from the wait for a place to the giving back.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tieline_base::{Clock, EndpointAddr, Fault, Moment, Reason, Stage, Whose};
+use tieline_policy::Permit;
+use tieline_transport::{DialOptions, Io, dial_first, is_exhaustion};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::balance::{NoChoice, Why};
+use crate::endpoint::Endpoint;
+use crate::gate::Admission;
+use crate::outlier::Failure;
+use crate::retry::backoff;
+use crate::settings::Settings;
+use crate::state::{EndpointId, Ticket};
+use crate::upstream::Upstream;
+
+/// What one lease is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ask {
+    /// Asks with the same key go to the same endpoint, where the upstream balances by hash.
+    pub hash: u64,
+}
+
+/// What happens on the way to a lease, for the connection's story.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The caps are reached; so many are ahead in the line.
+    Queued {
+        /// How many.
+        ahead: usize,
+    },
+    /// This endpoint is dialed next.
+    Chosen {
+        /// The endpoint.
+        endpoint: &'a Arc<Endpoint>,
+        /// Why it and no other.
+        why: Why,
+    },
+    /// It did not answer; another is tried if there is time, budget and one to try.
+    Failed {
+        /// The endpoint.
+        endpoint: &'a Arc<Endpoint>,
+        /// What it or the kernel said.
+        error: &'a io::Error,
+        /// How long that took.
+        after: Duration,
+    },
+    /// It answered.
+    Connected {
+        /// The endpoint.
+        endpoint: &'a Arc<Endpoint>,
+        /// How long that took.
+        after: Duration,
+    },
+}
+
+/// One upstream connection on loan. Dropping it gives the place back at once, to the oldest that waits for it; the
+/// connection is closed with it unless it was taken out.
+#[derive(Debug)]
+pub struct Lease {
+    seat: Seat,
+    io: Option<Io>,
+    /// Which of the endpoint's addresses answered.
+    dialed: u8,
+}
+
+impl Lease {
+    /// Takes the connection out; the place stays taken until the lease is dropped. `None` the second time.
+    pub fn take_io(&mut self) -> Option<Io> {
+        self.io.take()
+    }
+
+    /// The endpoint it leads to. One that [`Endpoint::is_leaving`] by now left while it was being dialed.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.seat.endpoint
+    }
+
+    /// The address it leads to, of those that the endpoint has.
+    pub fn address(&self) -> &EndpointAddr {
+        &self.seat.endpoint.addresses()[usize::from(self.dialed)]
+    }
+
+    /// The upstream it belongs to.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.seat.upstream
+    }
+
+    /// The endpoint's first byte came, `after` the client's first byte was sent to it (or after connecting, where the
+    /// server speaks first). This is the latency that balancing goes by, and the proof that the endpoint serves.
+    pub fn first_byte(&self, after: Duration) {
+        self.seat.endpoint.served(after, Clock::now());
+    }
+
+    /// The endpoint broke the connection. Enough of that in a row ejects it.
+    pub fn upstream_failed(&self, error: &dyn fmt::Display) {
+        self.seat.upstream.failed(&self.seat.endpoint, Failure::Service, &error.to_string());
+    }
+}
+
+/// Why no connection was made: what an endpoint said, or that there is none to ask.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// The endpoint did not answer.
+    #[error("{endpoint}: {error}")]
+    Dial {
+        /// The endpoint that was tried last.
+        endpoint: String,
+        /// What it or the kernel said.
+        error: io::Error,
+    },
+    /// There is no endpoint to be tried.
+    #[error("upstream \"{0}\" has no endpoint in use: its names do not resolve, or all are drained")]
+    NoEndpoint(String),
+    /// The permit is for another upstream.
+    #[error("a permit for \"{permitted}\" does not open \"{upstream}\"")]
+    WrongPermit {
+        /// What the permit opens.
+        permitted: String,
+        /// What it was shown to.
+        upstream: String,
+    },
+}
+
+impl Upstream {
+    /// Lends a connection: waits for a place under the caps, chooses an endpoint and dials it; if that fails, others,
+    /// while time, attempts and the retry budget last. Tells `observe` of every step. Safe to drop at any point.
+    ///
+    /// # Errors
+    /// A [`Fault`] of stage *acquire*: `limit:queue` and `timeout:acquire` at the caps, `timeout:connect` or
+    /// `unreachable` when endpoints fail, `exhausted` when this machine lacks descriptors or ports, `internal` for a
+    /// permit that names another upstream. Its source, where there is one, is a [`LeaseError`].
+    pub async fn lease(
+        self: &Arc<Self>,
+        permit: &Permit,
+        ask: Ask,
+        observe: &mut impl FnMut(Event<'_>),
+    ) -> Result<Lease, Fault> {
+        if permit.upstream() != self.name() {
+            let (permitted, upstream) = (permit.upstream().to_owned(), self.name().to_owned());
+            let error = LeaseError::WrongPermit { permitted, upstream };
+            return Err(fault(Whose::Us, Reason::Internal).because(error));
+        }
+        let mut dialing = Dialing::begin(self, ask);
+        if self.gate().is_governed() {
+            dialing.some_endpoint().await?;
+            dialing.place.wait(observe).await?;
+        }
+        dialing.run(observe).await
+    }
+}
+
+/// A counted place at an endpoint. Dropping it gives it back.
+#[derive(Debug)]
+struct Seat {
+    upstream: Arc<Upstream>,
+    endpoint: Arc<Endpoint>,
+    /// The place went back to its ask, which keeps it for another endpoint.
+    returned: bool,
+}
+
+impl Seat {
+    /// Gives up the endpoint, and keeps the place under the upstream's own cap.
+    fn back_to(mut self, place: &mut Place<'_>) {
+        let Some(ticket) = place.ticket else { return };
+        self.returned = true;
+        place.spent = false;
+        self.upstream.gate().with(|ledger| ledger.unclaim(ticket, &self.endpoint));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.returned {
+            self.upstream.give_back(&self.endpoint);
+        }
+    }
+}
+
+/// A place under the caps, or in the line for one. Without a ticket there were no caps so far.
+struct Place<'a> {
+    upstream: &'a Arc<Upstream>,
+    ticket: Option<Ticket>,
+    /// A seat has it now.
+    spent: bool,
+    /// When the wait for it ends in a fault.
+    deadline: Moment,
+}
+
+impl Place<'_> {
+    /// Waits for a place. With a ticket that found no endpoint, waits again, from its old place in line.
+    async fn wait(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(), Fault> {
+        let gate = self.upstream.gate();
+        let turn = match self.ticket {
+            Some(ticket) => gate.with(|ledger| ledger.put_back(ticket)),
+            None => match gate.with(|ledger| ledger.ask()) {
+                Admission::Refused => return Err(fault(Whose::Us, Reason::LimitQueue)),
+                Admission::Granted(ticket) => {
+                    self.ticket = Some(ticket);
+                    return Ok(());
+                }
+                Admission::Queued { ticket, ahead, turn } => {
+                    self.ticket = Some(ticket);
+                    observe(Event::Queued { ahead });
+                    turn
+                }
+            },
+        };
+        self.until_granted(turn).await
+    }
+
+    async fn until_granted(&self, turn: oneshot::Receiver<()>) -> Result<(), Fault> {
+        match timeout(self.deadline.since(Clock::now()), turn).await {
+            Ok(Ok(())) => Ok(()),
+            // The gate drops a sleeper only after waking it, so this cannot be told from a wait that is over.
+            Ok(Err(_)) | Err(_) => Err(fault(Whose::Us, Reason::TimeoutAcquire)),
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let (Some(ticket), false) = (self.ticket, self.spent) {
+            self.upstream.gate().with(|ledger| ledger.leave(ticket));
+        }
+    }
+}
+
+/// One ask on its way to a connection.
+struct Dialing<'a> {
+    upstream: &'a Arc<Upstream>,
+    place: Place<'a>,
+    ask: Ask,
+    /// Endpoints that failed it.
+    tried: Vec<EndpointId>,
+    deadline: Moment,
+    connect: Duration,
+    attempts: u32,
+    dial: DialOptions,
+    retries: u32,
+}
+
+/// The first wait before an endpoint is tried a second time, and the longest.
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+impl<'a> Dialing<'a> {
+    fn begin(upstream: &'a Arc<Upstream>, ask: Ask) -> Self {
+        let roster = upstream.roster();
+        let Settings { connect, acquire, dial, retry, .. } = &*roster.settings;
+        upstream.budget.earn(retry.budget);
+        let now = Clock::now();
+        Dialing {
+            upstream,
+            place: Place { upstream, ticket: None, spent: false, deadline: now.after(*acquire) },
+            ask,
+            tried: Vec::new(),
+            deadline: now.after(*connect),
+            connect: *connect,
+            attempts: retry.attempts,
+            dial: *dial,
+            retries: 0,
+        }
+    }
+
+    async fn run(mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<Lease, Fault> {
+        // The wait for a place is over, and connecting has its own time.
+        self.deadline = Clock::now().after(self.connect);
+        loop {
+            let (seat, why) = self.seat(observe).await?;
+            observe(Event::Chosen { endpoint: &seat.endpoint, why });
+            let begun = Clock::now();
+            let dialed = self.dial(&seat.endpoint, begun).await;
+            let after = Clock::now().since(begun);
+            match dialed {
+                Ok((index, io)) => {
+                    seat.endpoint.connected();
+                    observe(Event::Connected { endpoint: &seat.endpoint, after });
+                    // A pair has two addresses.
+                    return Ok(Lease { seat, io: Some(io), dialed: index as u8 });
+                }
+                Err(error) => {
+                    observe(Event::Failed { endpoint: &seat.endpoint, error: &error, after });
+                    self.failed(seat, error).await?;
+                }
+            }
+        }
+    }
+
+    /// Chooses an endpoint and takes a seat at it.
+    async fn seat(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(Seat, Why), Fault> {
+        loop {
+            match self.upstream.seat(self.place.ticket, self.ask.hash, &self.tried) {
+                Ok((endpoint, why)) => {
+                    self.place.spent = true;
+                    let upstream = Arc::clone(self.upstream);
+                    return Ok((Seat { upstream, endpoint, returned: false }, why));
+                }
+                // Endpoints have closed since the place was granted, or caps have come up since none was needed.
+                Err(NoChoice::Full) => self.place.wait(observe).await?,
+                Err(NoChoice::Empty) => self.some_endpoint().await?,
+            }
+        }
+    }
+
+    /// Returns when there is an endpoint to be tried: at once, or when a name that was never asked for has its answer.
+    async fn some_endpoint(&self) -> Result<(), Fault> {
+        let mut changes = self.upstream.changes();
+        loop {
+            let now = Clock::now();
+            let unresolved = {
+                let roster = self.upstream.roster();
+                if roster.selection(now).is_some() {
+                    return Ok(());
+                }
+                roster.unresolved
+            };
+            let patience = self.deadline.since(now);
+            let changed = unresolved && matches!(timeout(patience, changes.changed()).await, Ok(Ok(())));
+            if !changed {
+                let error = LeaseError::NoEndpoint(self.upstream.name().to_owned());
+                return Err(fault(Whose::Upstream, Reason::Unreachable).because(error));
+            }
+        }
+    }
+
+    /// Dials, with a fair share of the time that is left: an endpoint that swallows everything leaves time for others.
+    async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<(usize, Io)> {
+        let left = self.deadline.since(now);
+        let share = match self.attempts.saturating_sub(self.retries) {
+            0 => left,
+            // This one is among the hopeful ones, unless health is disregarded.
+            more => {
+                left / u32::try_from(self.hopeful(now)).unwrap_or(u32::MAX).clamp(1, more.saturating_add(1))
+            }
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {share:.1?}"));
+        timeout(share, dial_first(endpoint.addresses(), &self.dial)).await.map_err(late)?
+    }
+
+    /// Gives up an endpoint that failed; returns if another attempt may be made.
+    async fn failed(&mut self, seat: Seat, error: io::Error) -> Result<(), Fault> {
+        let endpoint = Arc::clone(&seat.endpoint);
+        seat.back_to(&mut self.place);
+        if !is_exhaustion(&error) {
+            self.upstream.failed(&endpoint, Failure::Connect, &error.to_string());
+        }
+        let again = self.tried.contains(&endpoint.id);
+        if !again {
+            self.tried.push(endpoint.id);
+        }
+        let now = Clock::now();
+        let may = self.retries < self.attempts && now < self.deadline && self.upstream.budget.spend(now);
+        if !may {
+            return Err(unreachable(&endpoint, error));
+        }
+        self.retries += 1;
+        if self.hopeful(now) == 0 {
+            // Who has just failed is asked again: not at once.
+            let pause = backoff(self.retries, BACKOFF, BACKOFF_MAX, fastrand::u64(..));
+            tokio::time::sleep(pause.min(self.deadline.since(now))).await;
+        }
+        Ok(())
+    }
+
+    fn hopeful(&self, now: Moment) -> usize {
+        self.upstream.roster().hopeful(now, &self.tried)
+    }
+}
+
+fn unreachable(endpoint: &Endpoint, error: io::Error) -> Fault {
+    let (whose, reason) = match error.kind() {
+        _ if is_exhaustion(&error) => (Whose::Us, Reason::Exhausted),
+        io::ErrorKind::TimedOut => (Whose::Upstream, Reason::TimeoutConnect),
+        _ => (Whose::Upstream, Reason::Unreachable),
+    };
+    fault(whose, reason).because(LeaseError::Dial { endpoint: endpoint.label().to_owned(), error })
+}
+
+fn fault(whose: Whose, reason: Reason) -> Fault {
+    Fault::new(Stage::Acquire, whose, reason)
+}

@@ -1,0 +1,75 @@
+//! What the API and the metrics are told.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tieline_base::Moment;
+
+use crate::balance::{Balance, Standing};
+
+/// An upstream at one moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: String,
+    /// How leases are spread.
+    pub balance: Balance,
+    /// Its endpoints in the order of the config, then those that are leaving.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Leases out, of all endpoints.
+    pub in_flight: u32,
+    /// Asks waiting for a place.
+    pub waiting: usize,
+    /// The cap of the whole.
+    pub size: Option<NonZeroU32>,
+    /// How many may wait.
+    pub queue: usize,
+    /// Whether health is disregarded, because too few endpoints have it.
+    pub panic: bool,
+    /// Retries that the budget holds.
+    pub retries_left: u64,
+    /// Its names, and what came of resolving them.
+    pub names: Vec<NameStatus>,
+}
+
+/// An endpoint at one moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EndpointStatus {
+    /// What people call it.
+    pub label: String,
+    /// Its address as configured.
+    pub configured: String,
+    /// Whether it is fit for new leases.
+    pub standing: Standing,
+    /// Since when it is (or is not).
+    pub since: Moment,
+    /// Whether it is gone from the config or from its name's addresses.
+    pub leaving: bool,
+    /// Leases out.
+    pub in_flight: u32,
+    /// Connections made since it is known.
+    pub connects: u64,
+    /// Failures to connect, and connections that it broke.
+    pub failures: u64,
+    /// How long its first byte takes, peaks first; `None` if not known.
+    pub latency: Option<Duration>,
+    /// Its configured weight.
+    pub weight: u32,
+    /// Its tier.
+    pub tier: u8,
+    /// Its cap.
+    pub cap: Option<NonZeroU32>,
+    /// What went wrong last, whenever that was.
+    pub last_error: Option<String>,
+}
+
+/// A configured name at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NameStatus {
+    /// The name and port, as configured.
+    pub name: String,
+    /// How many endpoints it stands for.
+    pub endpoints: usize,
+    /// Why it could not be resolved the last time; the old addresses stay in use.
+    pub error: Option<String>,
+}
