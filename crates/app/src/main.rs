@@ -1,2 +1,36 @@
-//! The binary.
-fn main() {}
+//! The binary `tieline`: arguments, signals, and the assembly of all floors below.
+//!
+//! Start with `args.rs` for the command line, `assembly.rs` for what is plugged in where, and `run.rs` for the life
+//! of the server.
+
+mod args;
+mod assembly;
+mod demo;
+mod logging;
+mod offline;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Verb};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    tieline_base::Clock::start();
+    let args = Args::parse();
+    let done = match args.verb {
+        Verb::Demo(demo) => demo::run(&demo),
+        Verb::Run(run) => run::run(&run),
+        Verb::Check(check) => Ok(offline::check(&check)),
+        Verb::Explain { key } => Ok(offline::explain(key.as_deref())),
+        Verb::Schema => Ok(offline::schema()),
+    };
+    done.unwrap_or_else(|error| {
+        logging::say(&format!("tieline: {error:#}"));
+        ExitCode::FAILURE
+    })
+}

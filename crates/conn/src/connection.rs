@@ -1,5 +1,6 @@
 //! A connection as its protocol sees it, and the exchanges it opens.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
@@ -7,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose, format_duration};
 use tieline_policy::{Identity, Permit, Subject};
-use tieline_pool::{Event, Lease};
+use tieline_pool::{Event, Lease, Why};
 use tieline_registry::{Chosen, Record, Verdict};
 use tieline_transport::{Hello, Io};
 
@@ -111,7 +112,8 @@ impl Connection {
     async fn acquire(&self, route: &Route, permit: &Permit, io: &Io) -> Result<Lease, Fault> {
         let (record, started) = (&self.record, Clock::now());
         let ask = tieline_pool::Ask { hash: self.hash(route.hash_by) };
-        let mut observe = |event: Event<'_>| self.observe(event, route);
+        let mut why = None;
+        let mut observe = |event: Event<'_>| self.observe(event, route, &mut why);
         let leased = tokio::select! {
             biased;
             leased = route.upstream.lease(permit, ask, &mut observe) => leased,
@@ -122,13 +124,22 @@ impl Connection {
     }
 
     /// Puts what the pool tells into the connection's story.
-    fn observe(&self, event: Event<'_>, route: &Route) {
+    fn observe(&self, event: Event<'_>, route: &Route, last_why: &mut Option<Why>) {
         match event {
-            Event::Connected { endpoint, why, after } => {
+            Event::Chosen { why, .. } => *last_why = Some(why),
+            Event::Connected { endpoint, after } => {
                 route.row.upstream.connected(self.record.worker(), after);
-                self.record.set_chosen(Chosen { endpoint: endpoint.label().clone(), why: Box::new(why) });
+                let why: Box<dyn Display + Send + Sync> = match last_why.take() {
+                    Some(why) => Box::new(why),
+                    None => Box::new("chosen before"),
+                };
+                self.record.set_chosen(Chosen { endpoint: endpoint.shared_label(), why });
             }
-            rare => self.record.note(rare.to_string()),
+            Event::Queued { ahead } => self.record.note(format!("waits for a place, {ahead} ahead")),
+            Event::Failed { endpoint, error, after } => {
+                let after = format_duration(after);
+                self.record.note(format!("endpoint {} failed after {after}: {error}", endpoint.label()));
+            }
         }
     }
 

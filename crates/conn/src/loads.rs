@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_worker_that_lost_connections_gets_the_next_ones() {
         let loads = Loads::new(2);
-        (0..10).for_each(|_| drop(loads.place(WorkerId(0))));
+        (0..10).for_each(|_| _ = loads.place(WorkerId(0)));
         (0..3).for_each(|_| loads.leave(WorkerId(1)));
         let next: Vec<u16> = (0..3).map(|_| loads.place(WorkerId(0)).0).collect();
         assert_eq!(next, [1, 1, 1]);

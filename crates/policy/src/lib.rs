@@ -111,9 +111,15 @@ impl Permit {
     }
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of route \"{}\" ({})", self.because(), self.0.route, self.0.place)
+    }
+}
+
 impl fmt::Display for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "allowed by {} of route \"{}\" ({})", self.0.because(), self.0.0.route, self.0.0.place)
+        write!(f, "allowed by {}", self.0)
     }
 }
 
@@ -123,7 +129,7 @@ pub struct Denied(Rule);
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not allowed by {} of route \"{}\" ({})", self.0.because(), self.0.0.route, self.0.0.place)
+        write!(f, "not allowed by {}", self.0)
     }
 }
 

@@ -131,6 +131,9 @@ impl Term {
     fn matches(&self, record: &Record, now: Moment) -> bool {
         let now = record.ended().map_or(now, |ended| ended.at);
         match self {
+            Term::Word { key: Word::Endpoint, equal, value } => {
+                word(record, Word::Endpoint).is_some_and(|label| is_called(label, value)) == *equal
+            }
             Term::Word { key, equal, value } => (word(record, *key) == Some(value)) == *equal,
             Term::Remote { within, equal } => {
                 record.client().ip().is_some_and(|ip| within.contains(&ip)) == *equal
@@ -145,6 +148,11 @@ impl Term {
             }
         }
     }
+}
+
+/// An endpoint by a name is labelled `name:port@address`: people may mean it by both, or by the name alone.
+fn is_called(label: &str, text: &str) -> bool {
+    label == text || label.split_once('@').is_some_and(|(name, _)| name == text)
 }
 
 fn word(record: &Record, key: Word) -> Option<&str> {

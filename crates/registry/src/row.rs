@@ -153,9 +153,12 @@ fn detail(record: &Record, stage: Stage) -> Option<String> {
             Some(format!("speaks for {} by its PROXY header", record.client()))
         }
         Stage::Route => record.route().map(|route| format!("route \"{}\"", route.name)),
-        Stage::Authorize => record.route().map(|route| route.rule.to_string()),
+        // Only who was let in went further; of others the end says which rule it was.
+        Stage::Authorize if record.entered(Stage::Acquire).is_some() => {
+            record.route().map(|route| format!("allowed by {}", route.rule))
+        }
         Stage::Relay => record.chosen().map(|chosen| format!("endpoint {}: {}", chosen.endpoint, chosen.why)),
         Stage::Release => record.ended().map(|ended| ended.reason.to_string()),
-        Stage::Admit | Stage::Identify | Stage::Acquire => None,
+        Stage::Admit | Stage::Identify | Stage::Authorize | Stage::Acquire => None,
     }
 }

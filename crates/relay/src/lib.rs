@@ -3,10 +3,12 @@
 //! Owns what happens between a permit and the last byte of a plain TCP (or unix, or TLS pass-through) connection.
 //! Refuses to know what the bytes mean. Start with [`Relay`], the whole of it.
 
+use std::cell::Cell;
 use std::io;
 
-use tieline_base::{Fault, Reason, Stage, Whose};
+use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
 use tieline_conn::{Connection, Exchange, Outcome, Protocol, Serving};
+use tieline_pool::Lease;
 use tieline_registry::Record;
 use tieline_transport::{Closed, Duplex, Io, Meter, Side};
 use tieline_wire::proxy;
@@ -27,11 +29,15 @@ async fn relay(mut connection: Connection, client: Io) -> Outcome {
     let opening = opening(&mut connection, &exchange, &client);
     // The route and the permit have done their work: an idle connection keeps its lease alone.
     let mut lease = exchange.lease;
-    let record = connection.record();
-    record.enter(Stage::Relay);
-    let closed = Duplex::new(client, lease.take_io(), opening).run(&Row(record)).await;
-    if closed.error.is_some() && closed.first == Side::Upstream && record.bytes().1 == 0 {
-        lease.upstream_failed();
+    let lent = || Fault::new(Stage::Relay, Whose::Us, Reason::Internal).because("the lease was taken twice");
+    let upstream = lease.take_io().ok_or_else(lent)?;
+    connection.record().enter(Stage::Relay);
+    let row = Row::new(connection.record(), &lease);
+    let closed = Duplex::new(client, upstream, opening).run(&row).await;
+    if closed.first == Side::Upstream
+        && let (Some(error), false) = (&closed.error, row.answered.get())
+    {
+        lease.upstream_failed(error);
     }
     outcome(closed)
 }
@@ -50,12 +56,37 @@ fn opening(connection: &mut Connection, exchange: &Exchange, client: &Io) -> Vec
     opening
 }
 
-/// Counts moved bytes in the connection's row.
-struct Row<'r>(&'r Record);
+/// Counts moved bytes in the connection's row, and tells its lease how long the first answer took.
+struct Row<'r> {
+    record: &'r Record,
+    lease: &'r Lease,
+    /// When the upstream was first asked, or connected to if it speaks first.
+    asked: Cell<Moment>,
+    was_asked: Cell<bool>,
+    answered: Cell<bool>,
+}
+
+impl<'r> Row<'r> {
+    fn new(record: &'r Record, lease: &'r Lease) -> Self {
+        let asked = Cell::new(Clock::now());
+        Self { record, lease, asked, was_asked: Cell::new(false), answered: Cell::new(false) }
+    }
+}
 
 impl Meter for Row<'_> {
     fn moved(&self, from: Side, bytes: usize) {
-        self.0.moved(from == Side::Client, bytes as u64);
+        self.record.moved(from == Side::Client, bytes as u64);
+        if self.answered.get() {
+            return;
+        }
+        match from {
+            Side::Client if !self.was_asked.replace(true) => self.asked.set(Clock::now()),
+            Side::Client => {}
+            Side::Upstream => {
+                self.answered.set(true);
+                self.lease.first_byte(Clock::now().since(self.asked.get()));
+            }
+        }
     }
 }
 

@@ -73,6 +73,15 @@ impl Bound {
         bound.map_err(|source| BindError { address: address.clone(), source })
     }
 
+    /// Takes over options that a reload changed: for connections to come. What the kernel refuses stays as it was.
+    pub fn set_options(&self, options: &ListenOptions) {
+        if let Address::Unix(path) = &self.address {
+            let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(options.unix_mode));
+        } else {
+            let _ = set_keepalive(&self.socket, options.keepalive);
+        }
+    }
+
     /// The address it has: where 0 was asked for, the port that the kernel chose.
     pub fn address(&self) -> &Address {
         &self.address
@@ -89,14 +98,19 @@ fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
     }
     // Linux hands these down to what is accepted, which saves system calls for each connection.
     sockopt::set_tcp_nodelay(&socket, true)?;
-    if let Some(idle) = options.keepalive {
-        sockopt::set_socket_keepalive(&socket, true)?;
-        sockopt::set_tcp_keepidle(&socket, idle)?;
-    }
+    set_keepalive(&socket, options.keepalive)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     let address = Address::Socket(rustix::net::getsockname(&socket)?.try_into()?);
     Ok(Bound { socket: Arc::new(socket), family, address, _path: None })
+}
+
+fn set_keepalive(socket: &OwnedFd, keepalive: Option<Duration>) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, keepalive.is_some())?;
+    if let Some(idle) = keepalive {
+        sockopt::set_tcp_keepidle(socket, idle)?;
+    }
+    Ok(())
 }
 
 fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Bound> {

@@ -1,0 +1,303 @@
+//! From a config to what the data plane obeys: every plug is listed here, and nowhere else.
+//!
+//! An [`Assembly`] holds what outlives a config: sockets, upstreams, counters. A reload compiles a new snapshot from
+//! them; all that can fail comes first, so that a failure changes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tieline_base::{Address, Clock, Generation, Reason, WorkerId};
+use tieline_config as config;
+use tieline_conn::{Admission, HashBy, Limits, Listener, Protocol, Route, Router, Snapshot, Timeouts};
+use tieline_policy::{Access, Allow, Networks, Rule};
+use tieline_pool::{
+    Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
+    RetrySettings, Settings, Thresholds, Upstream,
+};
+use tieline_registry::{Filter, Registry, RouteRow, Verdict};
+use tieline_relay::Relay;
+use tieline_transport::{BindError, Bound, DialOptions, ListenOptions};
+use tieline_wire::greeting::Probe;
+use tieline_wire::proxy;
+
+/// What a listener's bytes mean. Another protocol is another arm.
+fn protocol(protocol: config::Protocol) -> Arc<dyn Protocol> {
+    match protocol {
+        // `check` refuses a protocol that is not served; see `config::SERVED`.
+        config::Protocol::Tcp
+        | config::Protocol::Udp
+        | config::Protocol::Http
+        | config::Protocol::Postgres
+        | config::Protocol::Mysql
+        | config::Protocol::Tunnel
+        | config::Protocol::Wireguard => Arc::new(Relay),
+    }
+}
+
+/// How an endpoint is asked whether it is well.
+fn probe(check: &config::HealthCheck, upstream: &str) -> Probe {
+    match check {
+        config::HealthCheck::Tcp => Probe::Tcp,
+        config::HealthCheck::Http(path) => Probe::Http { path: path.clone(), host: upstream.into() },
+        config::HealthCheck::Postgres => Probe::Postgres,
+        config::HealthCheck::Mysql => Probe::MySql,
+        config::HealthCheck::Redis => Probe::Redis,
+    }
+}
+
+/// What outlives a config.
+pub(crate) struct Assembly {
+    file: String,
+    registry: Arc<Registry>,
+    generation: Generation,
+    doors: HashMap<DoorKey, (Bound, WorkerId)>,
+    admissions: HashMap<String, Arc<Admission>>,
+    upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    next_worker: u16,
+}
+
+/// What makes a socket the same one over reloads: its address; where that is "any port", its listener too.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct DoorKey {
+    address: Address,
+    listener: Option<String>,
+}
+
+/// Which upstreams came and which went with a config.
+pub(crate) struct Compiled {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) new_upstreams: Vec<Arc<Upstream>>,
+    pub(crate) gone_upstreams: Vec<Arc<Upstream>>,
+}
+
+impl Assembly {
+    pub(crate) fn new(file: &str, registry: Arc<Registry>) -> Self {
+        Self {
+            file: file.into(),
+            registry,
+            generation: Generation(0),
+            doors: HashMap::new(),
+            admissions: HashMap::new(),
+            upstreams: BTreeMap::new(),
+            next_worker: 0,
+        }
+    }
+
+    /// A snapshot of no listeners, for workers to start with.
+    pub(crate) fn empty(&self) -> Arc<Snapshot> {
+        let (listeners, upstreams) = (BTreeMap::new(), BTreeMap::new());
+        Arc::new(Snapshot { generation: self.generation, listeners, upstreams })
+    }
+
+    /// Compiles `live`. Sockets that it no longer names are closed once [`Assembly::retire`] says so.
+    ///
+    /// # Errors
+    /// Every address that cannot be listened on; nothing has changed then.
+    pub(crate) fn compile(&mut self, live: &config::Live) -> Result<Compiled, Vec<BindError>> {
+        self.bind(live)?;
+        self.generation = Generation(self.generation.0 + 1);
+        let before: Vec<Arc<str>> = self.upstreams.keys().cloned().collect();
+        for upstream in &live.upstreams {
+            self.apply(upstream, &live.server.dns);
+        }
+        let named = |name: &str| live.upstreams.iter().any(|upstream| upstream.name == name);
+        let gone_upstreams = self.upstreams.extract_if(.., |name, _| !named(name)).map(|(_, gone)| gone).collect();
+        let is_new = |name: &&Arc<str>| !before.contains(name);
+        let new_upstreams = self.upstreams.iter().filter(|(name, _)| is_new(name)).map(|(_, new)| new.clone());
+        let new_upstreams = new_upstreams.collect();
+        let mut listeners = BTreeMap::new();
+        for listener in &live.listeners {
+            listeners.insert(listener.name.as_str().into(), Arc::new(self.listener(listener, live)));
+        }
+        let snapshot =
+            Snapshot { generation: self.generation, listeners, upstreams: self.upstreams.clone() };
+        Ok(Compiled { snapshot: Arc::new(snapshot), new_upstreams, gone_upstreams })
+    }
+
+    /// Closes the sockets that `live` does not name. Called when no worker accepts at them any more.
+    pub(crate) fn retire(&mut self, live: &config::Live) {
+        let named: Vec<DoorKey> = live.listeners.iter().flat_map(door_keys).collect();
+        self.doors.retain(|key, _| named.contains(key));
+    }
+
+    fn bind(&mut self, live: &config::Live) -> Result<(), Vec<BindError>> {
+        let (mut new, mut errors) = (Vec::new(), Vec::new());
+        for listener in &live.listeners {
+            let options = ListenOptions { keepalive: listener.keepalive, unix_mode: listener.unix_mode };
+            for key in door_keys(listener) {
+                if let Some((bound, _)) = self.doors.get(&key) {
+                    bound.set_options(&options);
+                    continue;
+                }
+                match Bound::bind(&key.address, &options) {
+                    Ok(bound) => new.push((key, bound)),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        for (key, bound) in new {
+            let worker = WorkerId(self.next_worker);
+            self.next_worker = (self.next_worker + 1) % u16::try_from(self.registry.workers()).unwrap_or(1);
+            self.doors.insert(key, (bound, worker));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, upstream: &config::Upstream, dns: &config::Dns) {
+        let settings = settings(upstream, dns);
+        match self.upstreams.get(upstream.name.as_str()) {
+            Some(standing) => drop(standing.apply(settings)),
+            None => {
+                let on_leave = drain_leaving(&self.registry, &upstream.name);
+                let new = Upstream::new(settings, on_leave);
+                self.upstreams.insert(upstream.name.as_str().into(), new);
+            }
+        }
+    }
+
+    fn listener(&mut self, listener: &config::Listener, live: &config::Live) -> Listener {
+        let trusted = listener.proxy_protocol.as_ref().map(|trusted| trusted.0.iter().copied().collect());
+        let mut router = Router::new();
+        for route in &listener.routes {
+            let names: Vec<String> = route.sni.iter().map(ToString::to_string).collect();
+            // `check` has seen to it that the upstream exists.
+            if let Some(compiled) = self.route(route, live) {
+                router.add(names.iter().map(String::as_str), Arc::new(compiled));
+            }
+        }
+        Listener {
+            row: self.registry.listener(&listener.name, listener.protocol.as_str()),
+            doors: door_keys(listener).filter_map(|key| self.doors.get(&key).cloned()).collect(),
+            admission: self.admissions.entry(listener.name.clone()).or_default().clone(),
+            limits: Limits {
+                connections: listener.limits.connections,
+                per_ip: listener.limits.per_ip,
+                accept_rate: listener.limits.accept_rate,
+            },
+            proxy: trusted.is_some(),
+            trusted: trusted.unwrap_or_default(),
+            timeouts: Timeouts {
+                handshake: listener.timeouts.handshake,
+                idle: Some(listener.timeouts.idle),
+                max_age: listener.timeouts.max_age,
+                drain: listener.timeouts.drain,
+            },
+            router,
+            protocol: protocol(listener.protocol),
+        }
+    }
+
+    fn route(&self, route: &config::Route, live: &config::Live) -> Option<Route> {
+        let described = live.upstream(&route.upstream)?;
+        let upstream = self.upstreams.get(route.upstream.as_str())?.clone();
+        let access = match &route.access {
+            config::Access::Public => Access::Public,
+            config::Access::Policy { from } => {
+                Access::Policy(Allow { from: from.iter().copied().collect::<Networks>() })
+            }
+        };
+        let place = format!("{}:{}", self.file, route.place.line);
+        let rule = Rule::new(&route.name, &route.upstream, &place, access);
+        Some(Route {
+            row: Arc::new(RouteRow {
+                name: route.name.as_str().into(),
+                rule: rule.to_string().into(),
+                grace: route.grace,
+                upstream: self.registry.upstream(&route.upstream),
+            }),
+            rule,
+            upstream,
+            schedule: route.schedule.clone(),
+            hash_by: match described.balance {
+                config::Balance::Hash(config::HashBy::Remote) => HashBy::Remote,
+                config::Balance::Hash(config::HashBy::Sni) => HashBy::ServerName,
+                _ => HashBy::Nothing,
+            },
+            announce: match described.proxy_protocol {
+                config::ProxyProtocolOut::Off => None,
+                config::ProxyProtocolOut::V1 => Some(proxy::Version::V1),
+                config::ProxyProtocolOut::V2 => Some(proxy::Version::V2),
+            },
+        })
+    }
+}
+
+fn door_keys(listener: &config::Listener) -> impl Iterator<Item = DoorKey> {
+    listener.bind.iter().map(|bind| {
+        let (address, any_port) = match &bind.address {
+            config::BindAddress::Socket(socket) => (Address::Socket(*socket), socket.port() == 0),
+            config::BindAddress::Unix(path) => (Address::Unix(path.clone()), false),
+        };
+        DoorKey { address, listener: any_port.then(|| listener.name.clone()) }
+    })
+}
+
+fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
+    let endpoints = upstream.endpoints.iter().map(|endpoint| EndpointSettings {
+        address: endpoint.address.clone(),
+        weight: NonZeroU32::new(endpoint.weight.into()).unwrap_or(NonZeroU32::MIN),
+        tier: endpoint.tier,
+        cap: endpoint.connections.and_then(NonZeroU32::new),
+    });
+    Settings {
+        name: upstream.name.clone(),
+        endpoints: endpoints.collect(),
+        balance: match upstream.balance {
+            config::Balance::PeakEwma => Balance::PeakEwma,
+            config::Balance::LeastRequests => Balance::LeastRequests,
+            config::Balance::RoundRobin => Balance::RoundRobin,
+            config::Balance::Random => Balance::Random,
+            config::Balance::Hash(_) => Balance::Hash,
+        },
+        panic: upstream.panic,
+        slow_start: upstream.slow_start,
+        health: upstream.health.as_ref().map(|health| HealthSettings {
+            probe: probe(&health.check, &upstream.name),
+            every: health.every,
+            timeout: health.timeout,
+            thresholds: Thresholds { rise: at_least_one(health.rise), fall: at_least_one(health.fall) },
+        }),
+        outlier: Some(OutlierSettings {
+            consecutive: at_least_one(upstream.outlier.failures),
+            base: upstream.outlier.eject,
+            max: upstream.outlier.max,
+        }),
+        connect: upstream.connect_timeout,
+        acquire: upstream.acquire_timeout,
+        pool: PoolSettings {
+            size: upstream.pool.size.and_then(NonZeroU32::new),
+            queue: upstream.pool.queue as usize,
+        },
+        retry: RetrySettings { attempts: upstream.retry.attempts, budget: upstream.retry.budget },
+        dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },
+        dial: DialOptions { keepalive: Some(UPSTREAM_KEEPALIVE) },
+    }
+}
+
+/// How long an upstream connection is silent before the kernel asks whether its peer lives: a host that lost its
+/// power is noticed in minutes, not after the idle timeout.
+const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(60);
+
+fn at_least_one(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+/// What happens to the connections of an endpoint that left the config or its name's addresses: they are drained.
+fn drain_leaving(registry: &Arc<Registry>, upstream: &str) -> OnLeave {
+    let (registry, upstream) = (Arc::downgrade(registry), upstream.to_owned());
+    Arc::new(move |endpoint: &Endpoint| {
+        let Some(registry) = registry.upgrade() else { return };
+        let wanted = format!("upstream={upstream} endpoint={}", endpoint.label());
+        let Ok(filter) = wanted.parse::<Filter>() else { return };
+        for record in registry.live(&filter) {
+            let grace = record.route().map_or(Duration::ZERO, |route| route.grace);
+            record.note(format!("endpoint {} has left upstream \"{upstream}\"", endpoint.label()));
+            record.end(Verdict { at: Clock::now().after(grace), reason: Reason::Drained });
+        }
+    })
+}
