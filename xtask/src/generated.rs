@@ -1,0 +1,30 @@
+//! Files that are written by the code they describe.
+
+use std::fs;
+
+use anyhow::Context;
+
+use crate::problem::Problem;
+use crate::repository;
+
+/// Path and content of each.
+fn all() -> anyhow::Result<[(&'static str, String); 2]> {
+    let schema = serde_json::to_string_pretty(&tieline_config::schema())? + "\n";
+    Ok([("docs/config.md", tieline_config::reference()), ("docs/tieline.schema.json", schema)])
+}
+
+/// Writes them.
+pub(crate) fn write() -> anyhow::Result<()> {
+    for (path, content) in all()? {
+        fs::write(repository::root().join(path), content).context(path)?;
+    }
+    Ok(())
+}
+
+/// Those that are not as the code would write them.
+pub(crate) fn check() -> anyhow::Result<Vec<Problem>> {
+    let stale = all()?.into_iter().filter(|(path, content)| {
+        fs::read_to_string(repository::root().join(path)).ok().as_ref() != Some(content)
+    });
+    Ok(stale.map(|(path, _)| Problem::of(path, "is out of date: run \"cargo xtask generate\"")).collect())
+}
