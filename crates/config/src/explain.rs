@@ -75,6 +75,9 @@ fn find(block: &'static Block, segments: &[&str]) -> Option<Found> {
 
 /// `block` under the user's own name for it, unless that is rather a key of it mistyped, or left without its table.
 fn named(block: &'static Block, own: &str) -> Option<Found> {
+    if matches!(own, "*" | "NAME") {
+        return Some(Found::Block(block));
+    }
     let within = |inner: &&'static Block| inner.path.starts_with(block.path);
     let keys = blocks().into_iter().filter(within).flat_map(|inner| inner.keys).map(|key| key.name);
     nearest(own, keys).is_none().then_some(Found::Block(block))

@@ -1,11 +1,11 @@
 //! A table of the file, read by the description of its block.
 
-use crate::key::{Absent, Block, Key, Later, Needs};
+use crate::key::{Absent, Block, Key, Kind, Later, Needs};
 use crate::node::{self, Entry, Node};
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::{not_in_this_version, quoted};
-use crate::suggest::did_you_mean;
+use crate::suggest::nearest;
 use crate::value::{self, NAME_RULE, Of, Value, is_name};
 
 /// The values of one block: those of the file, and the defaults of what it leaves out.
@@ -16,6 +16,7 @@ use crate::value::{self, NAME_RULE, Of, Value, is_name};
 pub(crate) struct Fields {
     block: &'static Block,
     place: Place,
+    sound: bool,
     fields: Vec<Field>,
 }
 
@@ -25,6 +26,8 @@ struct Field {
     place: Place,
     /// Whether the file has the key, be its value right or wrong.
     written: bool,
+    /// Whether nothing was wrong with what the file has.
+    sound: bool,
     value: Option<Value>,
 }
 
@@ -46,22 +49,46 @@ impl Fields {
         entries: &[Entry],
         problems: &mut Problems,
     ) -> Self {
-        for entry in entries.iter().filter(|entry| block.key(&entry.name.value).is_none()) {
-            refuse(block, &entry.name, problems);
+        let before = problems.count();
+        let unknown = entries.iter().filter(|entry| block.key(&entry.name.value).is_none());
+        let meant: Vec<_> = unknown.filter_map(|entry| refuse(block, &entry.name, problems)).collect();
+        let mut fields = Vec::with_capacity(block.keys.len());
+        for key in block.keys {
+            let entry = entries.iter().find(|entry| entry.name.value == key.name);
+            fields.push(match entry {
+                Some(entry) => field(key, entry, problems),
+                None => {
+                    // A key that was mistyped is not missing as well.
+                    if key.absent == Absent::Refused && !meant.contains(&key.name) {
+                        let error = problems.error(place, format!("`{}` is missing", key.name));
+                        error.hint(format!("write {}", example(key)));
+                    }
+                    default(key, place)
+                }
+            });
         }
-        let fields = block.keys.iter().map(|key| field(key, place, entries, problems));
-        Self { block, place, fields: fields.collect() }
+        Self { block, place, sound: problems.count() == before, fields }
     }
 
     /// A block that the file leaves out: every key at its default.
     pub(crate) fn absent(block: &'static Block, place: Place) -> Self {
         let fields = block.keys.iter().map(|key| default(key, place));
-        Self { block, place, fields: fields.collect() }
+        Self { block, place, sound: true, fields: fields.collect() }
     }
 
     /// Where the table begins.
     pub(crate) fn place(&self) -> Place {
         self.place
+    }
+
+    /// Whether nothing was wrong within the table: else what it seems to lack may be what was refused.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.sound
+    }
+
+    /// Whether nothing was wrong with the value of the key `name`; to be asked before it is taken.
+    pub(crate) fn is_sound_at(&self, name: &str) -> bool {
+        self.fields.iter().all(|field| field.key.name != name || field.sound)
     }
 
     /// Whether the file has the key `name`, be its value right or wrong; to be asked before it is taken.
@@ -157,17 +184,23 @@ impl Fields {
     }
 }
 
-fn field(key: &'static Key, block_place: Place, entries: &[Entry], problems: &mut Problems) -> Field {
-    let Some(entry) = entries.iter().find(|entry| entry.name.value == key.name) else {
-        if key.absent == Absent::Refused {
-            problems
-                .error(block_place, format!("`{}` is missing", key.name))
-                .hint(format!("write {}", example(key)));
+fn field(key: &'static Key, entry: &Entry, problems: &mut Problems) -> Field {
+    let before = problems.count();
+    let place = entry.value.place;
+    let empty = matches!(&entry.value.value, Node::List(items) if items.is_empty());
+    match (key.absent, key.kind) {
+        (Absent::Refused, _) if empty => {
+            problems.error(place, format!("`{}` is empty", key.name)).hint(format!("write {}", example(key)));
         }
-        return default(key, block_place);
-    };
+        (_, Kind::OneOrMore(_)) if empty => {
+            problems
+                .error(place, format!("`{}` is empty", key.name))
+                .hint("leave it out, or name one at least");
+        }
+        _ => {}
+    }
     let value = value::read(&key.kind, key.name, &entry.value, problems);
-    Field { key, place: entry.value.place, written: true, value }
+    Field { key, place, written: true, sound: problems.count() == before, value }
 }
 
 fn default(key: &'static Key, place: Place) -> Field {
@@ -176,7 +209,7 @@ fn default(key: &'static Key, place: Place) -> Field {
         Absent::Is(text) => read_alone(key, text).ok(),
         Absent::Refused | Absent::Means(_) => None,
     };
-    Field { key, place, written: false, value }
+    Field { key, place, written: false, sound: true, value }
 }
 
 /// Reads `text`, a default or an example of `key`, as if it stood in a file.
@@ -225,21 +258,22 @@ pub(crate) fn read_named(
     tables
 }
 
-fn refuse(block: &'static Block, name: &Spot<String>, problems: &mut Problems) {
+/// Tells of a key that `block` does not have; the answer is the key that was meant, if it was mistyped.
+fn refuse(block: &'static Block, name: &Spot<String>, problems: &mut Problems) -> Option<&'static str> {
     let Spot { value: name, place } = name;
     if let Some(later) = block.later.iter().find(|later| later.name == name) {
         problems.error(*place, lacks(later));
-        return;
+        return None;
     }
     let known = block.keys.iter().map(|key| key.name).chain(block.later.iter().map(|later| later.name));
-    let whose = if block.path.is_empty() {
-        "the file".into()
-    } else {
-        format!("[{}]", block.path.replace('*', "NAME"))
+    let meant = nearest(name, known);
+    let whose = match block.path {
+        "" => "the file".into(),
+        path => format!("[{}]", path.replace('*', "NAME")),
     };
-    problems
-        .error(*place, format!("`{name}` is no key of {whose}"))
-        .maybe(|| did_you_mean(name, known).or_else(|| elsewhere(name)));
+    let error = problems.error(*place, format!("`{name}` is no key of {whose}"));
+    error.maybe(|| meant.map(|meant| format!("did you mean \"{meant}\"?")).or_else(|| elsewhere(name)));
+    meant
 }
 
 /// What a key asks for that this version lacks.

@@ -154,7 +154,6 @@ impl Kind {
     pub fn expected(&self) -> String {
         match self {
             Kind::Flag => "true or false".into(),
-            Kind::Whole { least, most: WHOLE_MAX } => format!("a whole number from {least}"),
             Kind::Whole { least, most } => format!("a whole number from {least} to {most}"),
             Kind::Duration { .. } => "a duration like \"30s\"".into(),
             Kind::Rate => "a rate like \"10/s\"".into(),
@@ -171,8 +170,8 @@ impl Kind {
             Kind::Schedule => "a schedule like \"Mon-Fri 07:00-19:00 Europe/Berlin\"".into(),
             Kind::Mode => "an octal mode like \"0660\"".into(),
             Kind::Protocol => "the name of a protocol".into(),
-            Kind::Words(words) => one_of(words.iter().map(|word| format!("\"{}\"", word.word)).collect()),
-            Kind::Either(kinds) => one_of(kinds.iter().map(Kind::expected).collect()),
+            Kind::Words(words) => one_of(words.iter().map(|word| format!("\"{}\"", word.word))),
+            Kind::Either(kinds) => one_of(kinds.iter().map(Kind::expected)),
             Kind::List(item) => format!("an array, each item {}", item.expected()),
             Kind::OneOrMore(item) => format!("{}, or an array of such", item.expected()),
             Kind::Table(_) => "a table of keys".into(),
@@ -184,7 +183,9 @@ impl Kind {
 /// Where a whole number has no other bound than that of its type.
 pub(crate) const WHOLE_MAX: u64 = u32::MAX as u64;
 
-fn one_of(choices: Vec<String>) -> String {
+/// `a, b or c`.
+pub(crate) fn one_of(choices: impl Iterator<Item = String>) -> String {
+    let choices: Vec<_> = choices.collect();
     match choices.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, before)) => format!("{} or {last}", before.join(", ")),

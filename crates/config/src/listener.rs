@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tieline_base::Rate;
 
 use crate::bind::BindAddress;
-use crate::fields::{Fields, Taken};
+use crate::fields::Fields;
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::Protocol;
@@ -87,7 +87,7 @@ pub(crate) struct ListenerDraft {
 /// Reads one listener.
 pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> ListenerDraft {
     let place = name.place;
-    let bind = bind(&mut fields, problems);
+    let bind = bind(&mut fields);
     let protocol = fields.value("protocol");
     let proxy_protocol = proxy_protocol(&mut fields, problems);
     let limits = limits(fields.table("limits"), problems);
@@ -97,7 +97,7 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
         _ => None,
     };
     let unix_mode = unix_mode(&mut fields, &bind, problems);
-    let routes = routes(&mut fields, place, problems);
+    let routes = routes(&mut fields, problems);
     fields.done();
     let listener = Listener {
         name: name.value,
@@ -114,18 +114,9 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
     ListenerDraft { listener, routes }
 }
 
-fn bind(fields: &mut Fields, problems: &mut Problems) -> Vec<Bind> {
-    let Some(Taken { value: items, place, .. }) = fields.take::<Vec<Spot<Value>>>("bind") else {
-        return Vec::new();
-    };
-    if items.is_empty() {
-        problems.error(place, "`bind` names no address that is right");
-    }
-    let address = |item: Spot<Value>| match item.value {
-        Value::Bind(address) => Some(Bind { address, place: item.place }),
-        _ => None,
-    };
-    items.into_iter().filter_map(address).collect()
+fn bind(fields: &mut Fields) -> Vec<Bind> {
+    let addresses = fields.list("bind").into_iter();
+    addresses.map(|Spot { value, place }| Bind { address: value, place }).collect()
 }
 
 fn proxy_protocol(fields: &mut Fields, problems: &mut Problems) -> Option<Trusted> {
@@ -134,6 +125,7 @@ fn proxy_protocol(fields: &mut Fields, problems: &mut Problems) -> Option<Truste
         fields.word("proxy_protocol", ProxyProtocolIn::from_word) == Some(ProxyProtocolIn::Required);
     let trusted_written = fields.has("trusted");
     let trusted_place = fields.place_of("trusted");
+    let trusted_sound = fields.is_sound_at("trusted");
     let trusted: Vec<Spot<IpNet>> = fields.list("trusted");
     if !required {
         if trusted_written {
@@ -143,7 +135,7 @@ fn proxy_protocol(fields: &mut Fields, problems: &mut Problems) -> Option<Truste
         }
         return None;
     }
-    if trusted.is_empty() {
+    if trusted.is_empty() && trusted_sound {
         let message =
             "proxy_protocol = \"required\" needs `trusted`: nobody may send a header, so nobody can connect";
         problems
@@ -200,12 +192,8 @@ fn unix_mode(fields: &mut Fields, bind: &[Bind], problems: &mut Problems) -> u32
     fields.maybe("unix_mode").unwrap_or(0o660)
 }
 
-fn routes(fields: &mut Fields, listener: Place, problems: &mut Problems) -> Vec<Draft> {
-    let written = fields.has("route");
+fn routes(fields: &mut Fields, problems: &mut Problems) -> Vec<Draft> {
     let tables: Vec<Spot<Value>> = fields.value("route");
-    if written && tables.is_empty() {
-        problems.error(listener, "the listener has no route, so nobody can connect");
-    }
     let table = |item: Spot<Value>| if let Value::Table(fields) = item.value { Some(fields) } else { None };
     let mut drafts: Vec<_> =
         tables.into_iter().filter_map(table).filter_map(|fields| route::read(fields, problems)).collect();
@@ -227,7 +215,7 @@ fn tell_of_doubles(drafts: &[Draft], problems: &mut Problems) {
                 );
             }
         }
-        if draft.sni.is_empty() {
+        if draft.takes_all {
             if let Some(first) = takes_all {
                 let message = format!("the route in line {} takes every connection already", first.line);
                 problems.error(draft.route.place, message).hint("tell them apart by `sni`");

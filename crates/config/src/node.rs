@@ -45,19 +45,41 @@ impl Node {
 pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Vec<Entry>> {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut errors: Vec<_> =
-        errors.iter().map(|error| (error.span().map_or(0, |span| span.start), error)).collect();
-    errors.sort_by_key(|(offset, _)| *offset);
-    let mut last_line = 0;
-    for (offset, error) in &errors {
-        let place = lines.place(*offset);
-        // What follows the first error of a line is mostly its echo.
-        if place.line != last_line {
-            problems.error(place, error.message().replace('`', "\""));
-        }
-        last_line = place.line;
-    }
+    tell_syntax(text, &lines, &errors, problems);
     errors.is_empty().then(|| entries(table.get_ref(), &lines))
+}
+
+fn tell_syntax(text: &str, lines: &Lines<'_>, errors: &[toml::de::Error], problems: &mut Problems) {
+    let mut errors: Vec<_> =
+        errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    let mut last = (0, "");
+    for (span, message) in errors {
+        let place = lines.place(span.start);
+        // What follows the first error of a line, or goes on line by line behind a bracket left open, is its echo.
+        let kind = message.split(' ').next().unwrap_or(message);
+        let echo = place.line == last.0 || (place.line == last.0 + 1 && kind == last.1);
+        if !echo {
+            problems.error(place, in_our_words(message, text.get(span).unwrap_or("")));
+            last.1 = kind;
+        }
+        last.0 = place.line;
+    }
+}
+
+/// The TOML reader's message, said plainer where its own words puzzle.
+fn in_our_words(message: &str, at: &str) -> String {
+    match message {
+        "duplicate key" => format!("`{at}` stands here for the second time"),
+        _ if message.starts_with("string values must be quoted") && at.is_empty() => {
+            "the value is missing".into()
+        }
+        _ if message.starts_with("string values must be quoted") => {
+            format!("text stands in quotes: \"{at}\"")
+        }
+        _ if message.starts_with("invalid float") => "this is no number; text stands in quotes".into(),
+        _ => message.strip_suffix(", expected nothing").unwrap_or(message).into(),
+    }
 }
 
 /// Reads one value alone: a default or an example of a key's description. Text may leave its quotes off.

@@ -107,6 +107,16 @@ impl Problems {
         Hint(self.found.last_mut().filter(|_| wanted))
     }
 
+    /// How many have been found.
+    pub(crate) fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Whether any of them is an error.
+    pub(crate) fn any_error(&self) -> bool {
+        self.found.iter().any(|problem| !problem.is_warning())
+    }
+
     /// The problems in the order of the file.
     pub(crate) fn into_sorted(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|problem| (problem.line, problem.column, problem.severity));

@@ -49,6 +49,8 @@ pub(crate) struct Draft {
     pub(crate) name: Option<Spot<String>>,
     pub(crate) upstream: Spot<String>,
     pub(crate) sni: Vec<Spot<Sni>>,
+    /// Whether it names no `sni` at all, not even one that was refused.
+    pub(crate) takes_all: bool,
     /// Everything but its name.
     pub(crate) route: Route,
 }
@@ -57,7 +59,7 @@ pub(crate) struct Draft {
 pub(crate) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Draft> {
     let place = fields.place();
     let name = fields.take::<String>("name").map(|name| Spot { value: name.value, place: name.place });
-    let sni_written = fields.has("sni");
+    let takes_all = !fields.has("sni");
     let sni: Vec<Spot<Sni>> = fields.list("sni");
     let upstream = fields.take::<String>("upstream");
     let access = access(&mut fields, place, problems);
@@ -65,10 +67,6 @@ pub(crate) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Draft>
     let schedule = schedule(fields.list("schedule"), problems);
     let grace = fields.value("grace");
     fields.done();
-    if sni_written && sni.is_empty() {
-        // Taking everything is the opposite of what an empty list, or a list of refused names, asks for.
-        problems.error(place, "`sni` names nothing").hint("leave it out to take every connection");
-    }
     let upstream = upstream.map(|upstream| Spot { value: upstream.value, place: upstream.place })?;
     let route = Route {
         name: String::new(),
@@ -80,15 +78,20 @@ pub(crate) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Draft>
         schedule,
         grace,
     };
-    Some(Draft { name, upstream, sni, route })
+    Some(Draft { name, upstream, sni, takes_all, route })
 }
 
 fn access(fields: &mut Fields, place: Place, problems: &mut Problems) -> Access {
+    let sound = fields.is_sound();
     let word = fields.word("access", AccessWord::from_word);
     let allow = fields.table_if_written("allow").map(|mut allow| {
-        let (place, from) = (allow.place(), allow.list("from"));
+        let (place, sound) = (allow.place(), allow.is_sound());
+        let from = Spot { value: allow.list("from"), place };
         allow.done();
-        Spot { value: from, place }
+        if from.value.is_empty() && sound {
+            problems.warning(place, "`allow` names nobody, so nobody can connect by this route");
+        }
+        from
     });
     match (word, allow) {
         (Some(AccessWord::Public), None) => Access::Public,
@@ -100,17 +103,17 @@ fn access(fields: &mut Fields, place: Place, problems: &mut Problems) -> Access 
         // A word that was refused is told already; the key's default stands in for it.
         (Some(AccessWord::Policy) | None, Some(allow)) => policy(&allow, problems),
         (Some(AccessWord::Policy) | None, None) => {
-            let warning = problems.warning(place, "the route has no `allow`, so nobody can connect by it");
-            warning.hint("name networks in allow = { from = [...] }, or write access = \"public\"");
+            if sound {
+                let warning =
+                    problems.warning(place, "the route has no `allow`, so nobody can connect by it");
+                warning.hint("name networks in allow = { from = [...] }, or write access = \"public\"");
+            }
             Access::Policy { from: Vec::new() }
         }
     }
 }
 
 fn policy(allow: &Spot<Vec<Spot<IpNet>>>, problems: &mut Problems) -> Access {
-    if allow.value.is_empty() {
-        problems.warning(allow.place, "`allow` names nobody, so nobody can connect by this route");
-    }
     for net in allow.value.iter().filter(|net| net.value.prefix_len() == 0) {
         let message = format!("`from` = {} lets everybody in", net.value);
         problems.warning(net.place, message).hint("say so: access = \"public\"");

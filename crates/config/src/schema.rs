@@ -33,8 +33,10 @@ fn property(key: &Key) -> Value {
     let mut schema = kind(&key.kind);
     schema["description"] = key.meaning.into();
     schema["examples"] = json!([as_json(key.example)]);
-    if let Absent::Is(value) = key.absent {
-        schema["default"] = as_json(value);
+    match (key.absent, key.kind) {
+        (Absent::Is(value), _) => schema["default"] = as_json(value),
+        (Absent::Refused, Kind::List(_)) => schema["minItems"] = 1.into(),
+        _ => {}
     }
     schema
 }

@@ -8,7 +8,10 @@ pub(crate) fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'
 /// The longest name worth comparing: the distance costs the product of both lengths.
 const COMPARED_MAX: usize = 64;
 
-/// The one of `known` nearest to `written`, at most a third of its letters away.
+/// The shortest name worth offering: two letters are near to everything.
+const OFFERED_MIN: usize = 3;
+
+/// The one of `known` nearest to `written`, at most a third of its letters away, and more alike than not.
 pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if written.len() > COMPARED_MAX {
         return None;
@@ -17,9 +20,12 @@ pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
     let allowed = (written.chars().count() / 3).max(1);
     known
         .into_iter()
-        .filter(|name| name.len().abs_diff(written.len()) <= allowed && name.len() <= COMPARED_MAX)
+        .filter(|name| {
+            name.len().abs_diff(written.len()) <= allowed
+                && (OFFERED_MIN..=COMPARED_MAX).contains(&name.len())
+        })
         .map(|name| (strsim::osa_distance(&written, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= allowed && *distance < name.chars().count())
+        .filter(|(distance, name)| *distance <= allowed && *distance * 2 <= name.chars().count())
         .min()
         .map(|(_, name)| name)
 }
@@ -34,7 +40,8 @@ mod tests {
         assert_eq!(nearest("idel", ["idle", "max_age"]), Some("idle"));
         assert_eq!(nearest("TCP", ["tcp", "udp"]), Some("tcp"));
         assert_eq!(nearest("postgres", ["shop", "orders"]), None);
-        assert_eq!(nearest("x", ["y"]), None);
+        assert_eq!(nearest("of", ["off", "syslog"]), Some("off"));
+        assert_eq!(nearest("v3", ["v1", "v2"]), None);
         assert_eq!(nearest(&"x".repeat(65), [&*"x".repeat(65)]), None);
     }
 }

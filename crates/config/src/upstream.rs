@@ -139,7 +139,7 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
     let upstream = Upstream {
         name: name.value,
         place,
-        endpoints: endpoints(&mut fields, place, pool.size, problems),
+        endpoints: endpoints(&mut fields, pool.size, problems),
         balance: balance(&mut fields, problems),
         health: fields.table_if_written("health").and_then(|health| self::health(health, problems)),
         connect_timeout: timeouts.value("connect"),
@@ -158,17 +158,8 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
     upstream
 }
 
-fn endpoints(
-    fields: &mut Fields,
-    upstream: Place,
-    size: Option<u32>,
-    problems: &mut Problems,
-) -> Vec<Endpoint> {
-    let written = fields.take::<Vec<Spot<Value>>>("endpoints");
-    if written.as_ref().is_some_and(|items| items.value.is_empty()) {
-        problems.error(upstream, "the upstream has no endpoint that is right");
-    }
-    let items = written.map_or_else(Vec::new, |items| items.value);
+fn endpoints(fields: &mut Fields, size: Option<u32>, problems: &mut Problems) -> Vec<Endpoint> {
+    let items: Vec<Spot<Value>> = fields.value("endpoints");
     let endpoints: Vec<_> = items.into_iter().filter_map(|item| endpoint(item, size, problems)).collect();
     let mut seen = HashMap::new();
     for endpoint in &endpoints {
@@ -224,7 +215,7 @@ fn balance(fields: &mut Fields, problems: &mut Problems) -> Balance {
 
 fn health(mut fields: Fields, problems: &mut Problems) -> Option<Health> {
     let place = fields.place();
-    let http_written = fields.has("http");
+    let sound = fields.is_sound();
     let mut checks = Vec::new();
     for (name, check) in [
         ("tcp", HealthCheck::Tcp),
@@ -246,7 +237,7 @@ fn health(mut fields: Fields, problems: &mut Problems) -> Option<Health> {
             .error(place, format!("`health` asks in {} ways: {}", checks.len(), names.join(", ")))
             .hint("choose one");
     }
-    if checks.is_empty() && !http_written {
+    if checks.is_empty() && sound {
         let error = problems.error(place, "`health` does not say how to ask");
         error.hint("add one of tcp = true, http = \"/healthz\", postgres = true, mysql = true, redis = true");
     }

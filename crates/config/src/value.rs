@@ -9,7 +9,7 @@ use tieline_base::{Address, Percent, Rate, format_duration, parse_duration};
 
 use crate::bind::BindAddress;
 use crate::fields::Fields;
-use crate::key::{DURATION_MAX, Kind};
+use crate::key::{DURATION_MAX, Kind, one_of};
 use crate::node::Node;
 use crate::place::Spot;
 use crate::problem::Problems;
@@ -45,7 +45,7 @@ pub(crate) enum Value {
 /// Reads `node` as a value of `kind` for the key `name`; problems are told, and what has one is left out.
 pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Problems) -> Option<Value> {
     match (kind, &node.value) {
-        (Kind::Either(kinds), _) => read(either(kinds, &node.value), name, node, problems),
+        (Kind::Either(kinds), _) => either(kinds, name, node, problems),
         (Kind::List(item), Node::List(nodes)) => Some(Value::List(list(item, name, nodes, problems))),
         (Kind::OneOrMore(item), Node::List(nodes)) => Some(Value::List(list(item, name, nodes, problems))),
         (Kind::OneOrMore(item), _) => {
@@ -61,22 +61,30 @@ pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Pr
         _ => match scalar(kind, &node.value) {
             Ok(value) => Some(value),
             Err(wrong) => {
-                wrong.tell(kind, name, node, problems);
+                wrong.tell(&kind.expected(), name, node, problems);
                 None
             }
         },
     }
 }
 
-/// The kind that the writer meant: the first that takes the value, else the last that could take one of its type.
-fn either<'a>(kinds: &'a [Kind], node: &Node) -> &'a Kind {
-    let could = |kind: &&Kind| match kind {
-        Kind::Table(_) => matches!(node, Node::Table(_)),
-        Kind::Whole { .. } => matches!(node, Node::Whole(_)),
-        _ => matches!(node, Node::Text(_)),
-    };
-    let fits = kinds.iter().find(|kind| scalar(kind, node).is_ok());
-    fits.or_else(|| kinds.iter().rev().find(could)).unwrap_or(&kinds[0])
+/// Reads the first of `kinds` that takes `node`. Where none does, the last one that says more than "not this" says why.
+fn either(kinds: &[Kind], name: &str, node: &Spot<Node>, problems: &mut Problems) -> Option<Value> {
+    let table = kinds.iter().find(|kind| matches!((kind, &node.value), (Kind::Table(_), Node::Table(_))));
+    if let Some(table) = table {
+        return read(table, name, node, problems);
+    }
+    let mut wrong = Wrong::Type(form_hint_of_any(kinds, &node.value));
+    for kind in kinds {
+        match (scalar(kind, &node.value), &wrong) {
+            (Ok(value), _) => return Some(value),
+            // A mistyped word is told as such, not as the address that it is not.
+            (Err(Wrong::Type(_)), _) | (Err(_), Wrong::Type(Some(_))) => {}
+            (Err(why), _) => wrong = why,
+        }
+    }
+    wrong.tell(&one_of(kinds.iter().map(Kind::expected)), name, node, problems);
+    None
 }
 
 fn list(item: &Kind, name: &str, nodes: &[Spot<Node>], problems: &mut Problems) -> Vec<Spot<Value>> {
@@ -89,12 +97,14 @@ fn list(item: &Kind, name: &str, nodes: &[Spot<Node>], problems: &mut Problems) 
 
 /// Why a value is not what its key takes.
 enum Wrong {
-    /// Another type altogether.
-    Type,
-    /// This, in a full sentence.
+    /// Another type, or not one of its words; and how to write it, if that can be told.
+    Type(Option<String>),
+    /// This, in a sentence to which the key's name belongs.
     Because(String),
-    /// This, and how to mend it.
-    Hinted(String, Option<String>),
+    /// The same, and how to mend it.
+    Hinted(String, String),
+    /// This, in a sentence that stands alone.
+    Alone(String),
 }
 
 impl Wrong {
@@ -102,26 +112,30 @@ impl Wrong {
         Wrong::Because(error.to_string())
     }
 
-    fn tell(self, kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Problems) {
+    fn tell(self, expected: &str, name: &str, node: &Spot<Node>, problems: &mut Problems) {
         let (message, hint) = match self {
-            Wrong::Type => {
-                let message = format!("`{name}` takes {}, not {}", kind.expected(), node.value.describe());
-                (message, unit_hint(kind, &node.value))
-            }
+            Wrong::Type(hint) => (format!("`{name}` takes {expected}, not {}", node.value.describe()), hint),
             Wrong::Because(message) => (format!("`{name}`: {message}"), None),
-            Wrong::Hinted(message, hint) => (format!("`{name}`: {message}"), hint),
+            Wrong::Hinted(message, hint) => (format!("`{name}`: {message}"), Some(hint)),
+            Wrong::Alone(message) => (message, None),
         };
         problems.error(node.place, message).maybe(|| hint);
     }
 }
 
-/// What a bare number lacks.
-fn unit_hint(kind: &Kind, node: &Node) -> Option<String> {
+/// How to write what was written in another form.
+fn form_hint(kind: &Kind, node: &Node) -> Option<String> {
     match (kind, node) {
         (Kind::Duration { .. }, Node::Whole(number)) => Some(format!("for seconds write \"{number}s\"")),
         (Kind::Rate, Node::Whole(number)) => Some(format!("for so many a second write \"{number}/s\"")),
         (Kind::Percent, Node::Whole(number)) => Some(format!("write \"{number}%\"")),
         (Kind::Mode, Node::Whole(number)) => Some(format!("write it in quotes: \"{number:04}\"")),
+        (Kind::Words(words), Node::Text(text)) => did_you_mean(text, words.iter().map(|word| word.word)),
+        (Kind::FilePath, Node::Text(text)) if text.contains('/') => Some(format!("write \"file:{text}\"")),
+        (Kind::List(Kind::Table(block)), Node::Table(_)) => {
+            Some(format!("write [[{}]], in two pairs of brackets", block.path.replace('*', "NAME")))
+        }
+        (Kind::List(_), Node::Text(text)) => Some(format!("write [\"{text}\"]")),
         (Kind::Whole { .. }, Node::Text(text)) if text.parse::<u64>().is_ok() => {
             Some(format!("write it without quotes: {text}"))
         }
@@ -129,13 +143,19 @@ fn unit_hint(kind: &Kind, node: &Node) -> Option<String> {
     }
 }
 
+fn form_hint_of_any(kinds: &[Kind], node: &Node) -> Option<String> {
+    kinds.iter().find_map(|kind| form_hint(kind, node))
+}
+
 /// Reads a value that is no array and no table.
 fn scalar(kind: &Kind, node: &Node) -> Result<Value, Wrong> {
     match (kind, node) {
         (Kind::Flag, Node::Flag(flag)) => Ok(Value::Flag(*flag)),
         (Kind::Whole { least, most }, Node::Whole(number)) => whole(*number, *least, *most, kind),
-        (_, Node::Text(text)) => of_text(kind, text),
-        _ => Err(Wrong::Type),
+        (_, Node::Text(text)) => {
+            of_text(kind, text).unwrap_or_else(|| Err(Wrong::Type(form_hint(kind, node))))
+        }
+        _ => Err(Wrong::Type(form_hint(kind, node))),
     }
 }
 
@@ -146,17 +166,15 @@ fn whole(number: i64, least: u64, most: u64, kind: &Kind) -> Result<Value, Wrong
     }
 }
 
-fn of_text(kind: &Kind, text: &str) -> Result<Value, Wrong> {
-    match kind {
+/// Reads `text` as `kind`; `None` if that takes no such text.
+fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
+    Some(match kind {
         Kind::Duration { least } => duration(text, *least),
         Kind::Rate => text.parse().map(Value::Rate).map_err(Wrong::because),
         Kind::Percent => text.parse().map(Value::Percent).map_err(Wrong::because),
         Kind::Name => name(text).map(Value::Text),
         Kind::Path => path(text).map(Value::Path),
-        Kind::FilePath => match text.strip_prefix("file:") {
-            Some(rest) => path(rest).map(Value::Path),
-            None => Err(Wrong::Type),
-        },
+        Kind::FilePath => path(text.strip_prefix("file:")?).map(Value::Path),
         Kind::RequestPath => request_path(text).map(Value::Text),
         Kind::Bind => text.parse().map(Value::Bind).map_err(Wrong::because),
         Kind::Socket { port } => socket(text, *port).map(Value::Socket),
@@ -165,16 +183,10 @@ fn of_text(kind: &Kind, text: &str) -> Result<Value, Wrong> {
         Kind::Sni => text.parse().map(Value::Sni).map_err(Wrong::because),
         Kind::Schedule => text.parse().map(Value::Schedule).map_err(Wrong::because),
         Kind::Mode => mode(text).map(Value::Mode),
-        Kind::Protocol => protocol(text).map(Value::Protocol),
-        Kind::Words(words) => match words.iter().find(|word| word.word == text) {
-            Some(word) => Ok(Value::Word(word.word)),
-            None => {
-                let message = format!("\"{text}\" is not a word for it; it takes {}", kind.expected());
-                Err(Wrong::Hinted(message, did_you_mean(text, words.iter().map(|word| word.word))))
-            }
-        },
-        _ => Err(Wrong::Type),
-    }
+        Kind::Protocol => protocol(text),
+        Kind::Words(words) => Ok(Value::Word(words.iter().find(|word| word.word == text)?.word)),
+        _ => return None,
+    })
 }
 
 fn duration(text: &str, least: Duration) -> Result<Value, Wrong> {
@@ -249,6 +261,13 @@ fn endpoint(text: &str) -> Result<Address, Wrong> {
             "\"{text}\" needs tunnels to agents, which are not in this version"
         )));
     }
+    if let Some((_, host)) = text.split_once("://") {
+        let host = host.split('/').next().unwrap_or(host);
+        return Err(Wrong::Hinted(
+            format!("\"{text}\" is a URL"),
+            format!("write host and port alone, like \"{host}\""),
+        ));
+    }
     let address = text.parse::<Address>().map_err(Wrong::because)?;
     let port = match &address {
         Address::Socket(socket) => Some(socket.port()),
@@ -262,7 +281,7 @@ fn endpoint(text: &str) -> Result<Address, Wrong> {
         Address::Socket(socket) if socket.ip().is_unspecified() => {
             let local = if socket.is_ipv4() { "127.0.0.1" } else { "[::1]" };
             let message = format!("\"{text}\" is an address to listen at, not one to connect to");
-            Err(Wrong::Hinted(message, Some(format!("did you mean \"{local}:{}\"?", socket.port()))))
+            Err(Wrong::Hinted(message, format!("did you mean \"{local}:{}\"?", socket.port())))
         }
         Address::Socket(socket) => Ok(Address::Socket(crate::bind::canonical(socket))),
         address => Ok(address),
@@ -283,7 +302,7 @@ fn network(text: &str) -> Result<IpNet, Wrong> {
     let message = format!("\"{text}\" has bits behind its prefix of {}", net.prefix_len());
     Err(Wrong::Hinted(
         message,
-        Some(format!("write \"{}\" for the network, or \"{}\" alone", net.trunc(), net.addr())),
+        format!("write \"{}\" for the network, or \"{}\" alone", net.trunc(), net.addr()),
     ))
 }
 
@@ -297,17 +316,19 @@ fn mode(text: &str) -> Result<u32, Wrong> {
     }
 }
 
-fn protocol(text: &str) -> Result<Protocol, Wrong> {
+fn protocol(text: &str) -> Result<Value, Wrong> {
     match Protocol::from_word(text) {
-        Some(protocol) if protocol.is_served() => Ok(protocol),
+        Some(protocol) if protocol.is_served() => Ok(Value::Protocol(protocol)),
         Some(protocol) => {
-            Err(Wrong::Because(format!("protocol \"{protocol}\" is {}", protocol::not_in_this_version())))
+            Err(Wrong::Alone(format!("protocol \"{protocol}\" is {}", protocol::not_in_this_version())))
         }
         None => {
-            let names = Protocol::ALL.map(Protocol::as_str);
             let served = protocol::quoted(protocol::SERVED);
             let message = format!("\"{text}\" is no protocol; this version serves {served}");
-            Err(Wrong::Hinted(message, did_you_mean(text, names)))
+            match did_you_mean(text, Protocol::ALL.map(Protocol::as_str)) {
+                Some(hint) => Err(Wrong::Hinted(message, hint)),
+                None => Err(Wrong::Because(message)),
+            }
         }
     }
 }

@@ -32,7 +32,10 @@ pub(crate) fn references(
         listener
     };
     let listeners = drafts.into_iter().map(tie).collect();
-    for upstream in upstreams.iter().filter(|upstream| !used.contains(&upstream.name)) {
+    let told = problems.any_error();
+    // Beside an error it may be the error's own echo: the route that leads there was refused, or names it wrongly.
+    let idle = upstreams.iter().filter(|upstream| !used.contains(&upstream.name));
+    for upstream in idle.filter(|_| !told) {
         problems.warning(upstream.place, format!("no route leads to upstream \"{}\"", upstream.name));
     }
     listeners

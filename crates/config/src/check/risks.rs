@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tieline_base::Address;
 
+use crate::bind::BindAddress;
 use crate::config::{Config, Live};
 use crate::listener::Listener;
 use crate::problem::Problems;
@@ -33,6 +34,9 @@ pub(crate) fn risks(config: &Config, problems: &mut Problems) {
         let message = format!("the admin API at {listen} can be reached from other machines, unencrypted");
         problems.warning(config.boot.admin_place, message).hint("listen on 127.0.0.1 and reach it by ssh");
     }
+    for listener in &config.live.listeners {
+        unreachable_by_unix(listener, problems);
+    }
     let databases = databases(&config.live);
     let public = |listener: &&Listener| listener.bind.iter().any(|bind| bind.address.is_public());
     for listener in config.live.listeners.iter().filter(public) {
@@ -46,6 +50,21 @@ pub(crate) fn risks(config: &Config, problems: &mut Problems) {
                 .hint("add limits = { connections = 10000, per_ip = 100 }");
         }
         open_databases(listener, &databases, problems);
+    }
+}
+
+/// Routes that ask for a client's IP address where no client has one.
+fn unreachable_by_unix(listener: &Listener, problems: &mut Problems) {
+    let unix_alone = listener.bind.iter().all(|bind| matches!(bind.address, BindAddress::Unix(_)));
+    if !unix_alone || listener.proxy_protocol.is_some() || listener.bind.is_empty() {
+        return;
+    }
+    for route in &listener.routes {
+        if matches!(&route.access, Access::Policy { from } if !from.is_empty()) {
+            let message = "a client of a unix socket has no IP address, so `allow.from` lets nobody in";
+            let warning = problems.warning(route.place, message);
+            warning.hint("write access = \"public\"; `unix_mode` says who may open the socket");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) static UPSTREAM: Block = Block {
     keys: &[
         key("endpoints", Kind::List(&Kind::Either(&[Kind::Endpoint, Kind::Table(&ENDPOINT)])))
             .means("Whom to connect to: addresses, or tables with an `address` and more. Names are resolved again by their TTL.")
-            .example(r#"["10.0.0.5:5432", { address = "db.example.com:5432", weight = 2, tier = 2 }]"#),
+            .example(r#"["10.0.0.5:5432", { address = "db.example.com:5432", tier = 2 }]"#),
         key("balance", Kind::Words(BalanceWord::WORDS))
             .or("peak-ewma")
             .means("How an endpoint is chosen among those that are up.")

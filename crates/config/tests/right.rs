@@ -1,0 +1,235 @@
+//! Right files, what they come to, and that no damage done to them makes the reader fall over.
+
+#![allow(clippy::unwrap_used)] // a test that cannot read its files has failed
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tieline_base::Percent;
+use tieline_config::{
+    Access, AccessLog, Balance, Checked, Config, FILE_BYTES_MAX, HashBy, HealthCheck, Problem, Severity, Sni,
+    Workers, restart_needed,
+};
+
+const LEAST: &str = include_str!("right/least.toml");
+const EMPTY: &str = include_str!("right/empty.toml");
+const DATABASE: &str = include_str!("right/database.toml");
+const EVERY_KEY: &str = include_str!("right/every_key.toml");
+
+fn config(text: &str) -> Config {
+    let Checked { config, warnings } = Config::parse("etc/tieline.toml", text).unwrap();
+    assert_eq!(warnings, []);
+    config
+}
+
+#[test]
+fn right_files_are_read_without_a_word() {
+    for text in [LEAST, EMPTY, DATABASE, EVERY_KEY] {
+        config(text);
+    }
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let config = config(LEAST);
+    assert_eq!(config.boot.data, Path::new("etc/tieline-data"));
+    assert_eq!(config.boot.workers, Workers::Auto);
+    assert_eq!(config.boot.admin_listen, Some("127.0.0.1:7070".parse().unwrap()));
+    assert_eq!(config.live.server.access_log, AccessLog::Stdout);
+    assert_eq!(config.live.server.history, Duration::from_secs(600));
+    let listener = config.live.listener("echo").unwrap();
+    assert_eq!(listener.proxy_protocol, None);
+    assert_eq!(listener.limits.connections, None);
+    assert_eq!(listener.timeouts.idle, Duration::from_secs(3_600));
+    assert_eq!(listener.keepalive, Some(Duration::from_secs(60)));
+    assert_eq!(listener.unix_mode, 0o660);
+    assert_eq!(listener.routes[0].name, "echo");
+    assert_eq!(listener.routes[0].access, Access::Public);
+    let upstream = config.live.upstream("echo").unwrap();
+    assert_eq!(upstream.balance, Balance::PeakEwma);
+    assert_eq!(upstream.health, None);
+    assert_eq!(upstream.retry.budget, Percent(20));
+    assert_eq!((upstream.endpoints[0].weight, upstream.endpoints[0].tier), (1, 1));
+}
+
+#[test]
+fn what_is_written_is_what_is_obeyed() {
+    let config = config(EVERY_KEY);
+    assert_eq!(config.boot.workers, Workers::Count(4));
+    assert_eq!(
+        config.live.server.dns.servers,
+        ["10.0.0.2:53", "[2001:db8::2]:5353"].map(|it| it.parse().unwrap())
+    );
+    let listener = config.live.listener("tls").unwrap();
+    assert_eq!(listener.proxy_protocol.as_ref().unwrap().0.len(), 2);
+    assert_eq!(listener.keepalive, None);
+    assert_eq!(listener.unix_mode, 0o600);
+    assert_eq!(listener.limits.accept_rate.unwrap().to_string(), "600/m");
+    let names: Vec<_> = listener.routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(names, ["shop", "shop-2", "shop-3"]);
+    let shop = &listener.routes[0];
+    assert_eq!(shop.sni, [Sni::Exact("shop.example.com".into()), Sni::Below("shop.example.com".into())]);
+    assert_eq!(shop.access, Access::Policy { from: vec!["10.0.0.0/8".parse().unwrap()] });
+    assert_eq!(shop.place.to_string(), "34:1");
+    let schedule = shop.schedule.as_ref().unwrap().to_string();
+    assert_eq!(schedule, "Mon,Tue,Wed,Thu,Fri 07:00-19:00 Europe/Berlin; 22:00-06:00 UTC");
+    let upstream = config.live.upstream("shop").unwrap();
+    assert_eq!(upstream.balance, Balance::Hash(HashBy::Sni));
+    assert_eq!(upstream.health.as_ref().unwrap().check, HealthCheck::Http("/healthz".into()));
+    assert_eq!((upstream.endpoints[0].weight, upstream.endpoints[0].connections), (2, Some(50)));
+    assert_eq!(upstream.endpoints[1].address.to_string(), "unix:/run/shop.sock");
+}
+
+#[test]
+fn where_things_stand_does_not_change_a_config() {
+    let moved = format!("# one line more\n\n{EVERY_KEY}");
+    assert_eq!(config(&moved), config(EVERY_KEY));
+    assert_ne!(config(&EVERY_KEY.replace("weight = 2", "weight = 3")), config(EVERY_KEY));
+}
+
+#[test]
+fn only_what_a_reload_cannot_change_needs_a_restart() {
+    let old = config(EVERY_KEY);
+    assert!(restart_needed(&old, &old).is_empty());
+    let live =
+        EVERY_KEY.replace("idle = \"15m\"", "idle = \"20m\"").replace("log = \"debug\"", "log = \"warn\"");
+    assert!(restart_needed(&old, &config(&live)).is_empty());
+    let boot = EVERY_KEY
+        .replace("data = \"state\"", "data = \"elsewhere\"")
+        .replace("workers = 4", "workers = 5")
+        .replace("log_format = \"json\"", "log_format = \"text\"")
+        .replace("[::1]:7070", "[::1]:7071");
+    let changed = ["server.data", "server.workers", "server.log_format", "admin.listen"];
+    assert_eq!(restart_needed(&old, &config(&boot)), changed);
+}
+
+#[test]
+fn a_file_is_loaded_from_disk_and_paths_start_at_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tieline.toml");
+    std::fs::write(&path, LEAST).unwrap();
+    let Checked { config, .. } = Config::load(&path).unwrap();
+    assert_eq!(config.boot.data, folder.path().join("tieline-data"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tieline.toml");
+    let load = || Config::load(&path).unwrap_err().iter().map(Problem::to_string).collect::<Vec<_>>();
+    let name = path.display();
+    assert_eq!(load(), [format!("{name}: cannot be read: No such file or directory (os error 2)")]);
+    std::fs::write(&path, b"# fine\n# \xc3\xa4 \xff\n").unwrap();
+    assert_eq!(load(), [format!("{name}:2:5: is not UTF-8 from here on")]);
+    std::fs::write(&path, vec![b'#'; FILE_BYTES_MAX + 1]).unwrap();
+    assert_eq!(load(), [format!("{name}: is larger than 1 MiB, the most that is read")]);
+}
+
+#[test]
+fn the_largest_wrong_files_are_answered_in_time() {
+    let repeat = |line: &dyn Fn(usize) -> String| {
+        let lines = (0..).map(line);
+        let mut text = String::new();
+        for line in lines {
+            if text.len() + line.len() > FILE_BYTES_MAX {
+                return text;
+            }
+            text += &line;
+        }
+        text
+    };
+    let routes = "[listener.a]\nbind = \"127.0.0.1:1\"\nprotocol = \"tcp\"\n";
+    for (text, problems_min) in [
+        (repeat(&|at| format!("k{at} = 1\n")), 50_000),
+        (repeat(&|at| format!("[upstream.u{at}]\nendpoints = [\"a:1\"]\n")), 10_000),
+        (
+            repeat(&|at| {
+                if at == 0 { routes.into() } else { format!("[[listener.a.route]]\nupstream = \"x{at}\"\n") }
+            }),
+            10_000,
+        ),
+        (format!("x = [{}]", "1, ".repeat(200_000)), 1),
+        ("=\n".repeat(FILE_BYTES_MAX / 2), 1),
+        ("a.".repeat(FILE_BYTES_MAX / 2), 1),
+        ("[".repeat(FILE_BYTES_MAX), 1),
+        ("\u{1f600}".repeat(FILE_BYTES_MAX / 4), 1),
+    ] {
+        let problems = Config::parse("t", &text).map_or_else(|problems| problems, |checked| checked.warnings);
+        assert!(problems.len() >= problems_min, "{}: {}", &text[..20], problems.len());
+    }
+}
+
+/// What holds of every answer, whatever was asked.
+fn is_sound(text: &str) -> Result<(), TestCaseError> {
+    let problems = match Config::parse("t", text) {
+        Ok(checked) => {
+            prop_assert!(checked.warnings.iter().all(Problem::is_warning));
+            checked.warnings
+        }
+        Err(problems) => {
+            prop_assert!(problems.iter().any(|problem| problem.severity == Severity::Error));
+            problems
+        }
+    };
+    for problem in problems {
+        let line = problem.to_string();
+        prop_assert!(!line.contains('\n') && problem.line >= 1 && problem.column >= 1, "{line}");
+        let lines = text.split('\n').count() as u32;
+        prop_assert!(problem.line <= lines, "{line}");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_truncation_makes_the_reader_fall_over(cut in 0..EVERY_KEY.len()) {
+        is_sound(&EVERY_KEY[..cut])?;
+    }
+
+    #[test]
+    fn no_flipped_bytes_make_the_reader_fall_over(
+        flips in prop::collection::vec((0..EVERY_KEY.len(), any::<u8>()), 1..8),
+    ) {
+        let mut bytes = EVERY_KEY.as_bytes().to_vec();
+        for (at, byte) in flips {
+            bytes[at] = byte;
+        }
+        is_sound(&String::from_utf8_lossy(&bytes))?;
+    }
+
+    #[test]
+    fn no_line_left_out_doubled_or_moved_makes_the_reader_fall_over(
+        edits in prop::collection::vec((0usize..70, 0usize..70, 0u8..3), 1..6),
+    ) {
+        let mut lines: Vec<_> = EVERY_KEY.lines().collect();
+        for (from, to, edit) in edits {
+            let (from, to) = (from % lines.len(), to % lines.len());
+            match edit {
+                0 => { lines.remove(from); }
+                1 => lines.insert(to, lines[from]),
+                _ => lines.swap(from, to),
+            }
+        }
+        is_sound(&lines.join("\n"))?;
+    }
+
+    #[test]
+    fn no_value_in_place_of_another_makes_the_reader_fall_over(
+        at in 0usize..70,
+        value in prop::sample::select(vec![
+            "1", "-1", "\"\"", "\"x\"", "true", "[]", "{}", "[[]]", "[{}]", "[1, \"x\"]", "{ a = 1 }", "1.5", "2026-01-01",
+            "nan", "\"0s\"", "\"unix:/\"", "\"*\"", "\"0/s\"", "\"::/0\"", "\"off\"", "9223372036854775807",
+        ]),
+    ) {
+        let mut lines: Vec<String> = EVERY_KEY.lines().map(str::to_string).collect();
+        let count = lines.len();
+        let line = &mut lines[at % count];
+        if let Some((key, _)) = line.clone().split_once(" = ") {
+            *line = format!("{key} = {value}");
+        }
+        is_sound(&lines.join("\n"))?;
+    }
+}
