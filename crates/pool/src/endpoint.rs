@@ -308,7 +308,7 @@ impl Endpoint {
     }
 }
 
-/// `10.0.0.5:80`; for a name `db.example.com:80 (10.0.0.5)`.
+/// `10.0.0.5:80`; for a name `db.example.com:80@10.0.0.5`, for a pair of addresses `db.example.com:80@fd00::5+10.0.0.5`.
 fn label(configured: &Address, addresses: &[EndpointAddr]) -> Arc<str> {
     let Address::Name { .. } = configured else { return configured.to_string().into() };
     let ip = |address: &EndpointAddr| match address {

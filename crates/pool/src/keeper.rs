@@ -38,7 +38,7 @@ impl Upstream {
             duties.become_those_of(&self);
             // Every arm may be dropped: nothing is lost but a wait.
             tokio::select! {
-                () = &mut stop => return,
+                () = &mut stop => break,
                 Ok(()) = changes.changed() => {}
                 () = self.ejected.notified() => {}
                 () = until_next_return(&self) => self.refresh(),
@@ -50,6 +50,7 @@ impl Upstream {
                 }
             }
         }
+        duties.running.shutdown().await;
     }
 }
 

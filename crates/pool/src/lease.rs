@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Clock, EndpointAddr, Fault, Moment, Reason, Stage, Whose};
+use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
 use tieline_policy::Permit;
 use tieline_transport::{DialOptions, Io, dial_first, is_exhaustion};
 use tokio::sync::oneshot;
@@ -64,10 +64,9 @@ pub enum Event<'a> {
 /// connection is closed with it unless it was taken out.
 #[derive(Debug)]
 pub struct Lease {
-    seat: Seat,
+    upstream: Arc<Upstream>,
+    endpoint: Arc<Endpoint>,
     io: Option<Io>,
-    /// Which of the endpoint's addresses answered.
-    dialed: u8,
 }
 
 impl Lease {
@@ -78,28 +77,29 @@ impl Lease {
 
     /// The endpoint it leads to. One that [`Endpoint::is_leaving`] by now left while it was being dialed.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.seat.endpoint
-    }
-
-    /// The address it leads to, of those that the endpoint has.
-    pub fn address(&self) -> &EndpointAddr {
-        &self.seat.endpoint.addresses()[usize::from(self.dialed)]
+        &self.endpoint
     }
 
     /// The upstream it belongs to.
     pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.seat.upstream
+        &self.upstream
     }
 
     /// The endpoint's first byte came, `after` the client's first byte was sent to it (or after connecting, where the
     /// server speaks first). This is the latency that balancing goes by, and the proof that the endpoint serves.
     pub fn first_byte(&self, after: Duration) {
-        self.seat.endpoint.served(after, Clock::now());
+        self.endpoint.served(after, Clock::now());
     }
 
     /// The endpoint broke the connection. Enough of that in a row ejects it.
     pub fn upstream_failed(&self, error: &dyn fmt::Display) {
-        self.seat.upstream.failed(&self.seat.endpoint, Failure::Service, &error.to_string());
+        self.upstream.failed(&self.endpoint, Failure::Service, &error.to_string());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.upstream.give_back(&self.endpoint);
     }
 }
 
@@ -155,28 +155,32 @@ impl Upstream {
     }
 }
 
-/// A counted place at an endpoint. Dropping it gives it back.
-#[derive(Debug)]
-struct Seat {
-    upstream: Arc<Upstream>,
+/// A counted place at an endpoint that is being dialed. Dropping it gives it back.
+struct Seat<'a> {
+    upstream: &'a Arc<Upstream>,
     endpoint: Arc<Endpoint>,
-    /// The place went back to its ask, which keeps it for another endpoint.
-    returned: bool,
+    /// What it counts for is now counted elsewhere: by a lease, or by the ask that keeps its place.
+    passed_on: bool,
 }
 
-impl Seat {
+impl Seat<'_> {
+    fn into_lease(mut self, io: Io) -> Lease {
+        self.passed_on = true;
+        Lease { upstream: Arc::clone(self.upstream), endpoint: Arc::clone(&self.endpoint), io: Some(io) }
+    }
+
     /// Gives up the endpoint, and keeps the place under the upstream's own cap.
     fn back_to(mut self, place: &mut Place<'_>) {
         let Some(ticket) = place.ticket else { return };
-        self.returned = true;
+        self.passed_on = true;
         place.spent = false;
         self.upstream.gate().with(|ledger| ledger.unclaim(ticket, &self.endpoint));
     }
 }
 
-impl Drop for Seat {
+impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        if !self.returned {
+        if !self.passed_on {
             self.upstream.give_back(&self.endpoint);
         }
     }
@@ -278,11 +282,10 @@ impl<'a> Dialing<'a> {
             let dialed = self.dial(&seat.endpoint, begun).await;
             let after = Clock::now().since(begun);
             match dialed {
-                Ok((index, io)) => {
+                Ok(io) => {
                     seat.endpoint.connected();
                     observe(Event::Connected { endpoint: &seat.endpoint, after });
-                    // A pair has two addresses.
-                    return Ok(Lease { seat, io: Some(io), dialed: index as u8 });
+                    return Ok(seat.into_lease(io));
                 }
                 Err(error) => {
                     observe(Event::Failed { endpoint: &seat.endpoint, error: &error, after });
@@ -293,13 +296,12 @@ impl<'a> Dialing<'a> {
     }
 
     /// Chooses an endpoint and takes a seat at it.
-    async fn seat(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(Seat, Why), Fault> {
+    async fn seat(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(Seat<'a>, Why), Fault> {
         loop {
             match self.upstream.seat(self.place.ticket, self.ask.hash, &self.tried) {
                 Ok((endpoint, why)) => {
                     self.place.spent = true;
-                    let upstream = Arc::clone(self.upstream);
-                    return Ok((Seat { upstream, endpoint, returned: false }, why));
+                    return Ok((Seat { upstream: self.upstream, endpoint, passed_on: false }, why));
                 }
                 // Endpoints have closed since the place was granted, or caps have come up since none was needed.
                 Err(NoChoice::Full) => self.place.wait(observe).await?,
@@ -330,7 +332,7 @@ impl<'a> Dialing<'a> {
     }
 
     /// Dials, with a fair share of the time that is left: an endpoint that swallows everything leaves time for others.
-    async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<(usize, Io)> {
+    async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<Io> {
         let left = self.deadline.since(now);
         let share = match self.attempts.saturating_sub(self.retries) {
             0 => left,
@@ -340,11 +342,12 @@ impl<'a> Dialing<'a> {
             }
         };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {share:.1?}"));
-        timeout(share, dial_first(endpoint.addresses(), &self.dial)).await.map_err(late)?
+        let (_, io) = timeout(share, dial_first(endpoint.addresses(), &self.dial)).await.map_err(late)??;
+        Ok(io)
     }
 
     /// Gives up an endpoint that failed; returns if another attempt may be made.
-    async fn failed(&mut self, seat: Seat, error: io::Error) -> Result<(), Fault> {
+    async fn failed(&mut self, seat: Seat<'_>, error: io::Error) -> Result<(), Fault> {
         let endpoint = Arc::clone(&seat.endpoint);
         seat.back_to(&mut self.place);
         if !is_exhaustion(&error) {

@@ -35,3 +35,6 @@ pub use outlier::OutlierSettings;
 pub use settings::{DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Settings};
 pub use status::{EndpointStatus, NameStatus, UpstreamStatus};
 pub use upstream::{OnLeave, UnknownEndpoint, Upstream};
+
+#[cfg(test)]
+mod tests;

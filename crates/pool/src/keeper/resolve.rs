@@ -21,6 +21,9 @@ use crate::upstream::Upstream;
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How long one of the configured servers may take for an answer; `resolv.conf` says it for the system's.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Follows the addresses of `address` for ever.
 pub(super) async fn follow(upstream: Arc<Upstream>, address: Address, settings: Arc<DnsSettings>) {
     let Address::Name { host, .. } = &address else { return };
@@ -61,7 +64,9 @@ fn resolver(settings: &DnsSettings) -> Result<TokioResolver, NetError> {
         TokioResolver::builder_tokio()
             .unwrap_or_else(|_| TokioResolver::builder_with_config(asking(&[]), provider()))
     } else {
-        TokioResolver::builder_with_config(asking(&settings.servers), provider())
+        let mut builder = TokioResolver::builder_with_config(asking(&settings.servers), provider());
+        builder.options_mut().timeout = PATIENCE;
+        builder
     };
     builder.build()
 }
