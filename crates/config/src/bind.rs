@@ -34,7 +34,8 @@ pub enum BindError {
     },
     /// A way to say "every address" that other programs know.
     #[error(
-        "\"{0}\" has no IP address; write \"0.0.0.0:{1}\" for every IPv4 address and \"[::]:{1}\" for every IPv6 one"
+        "\"{0}\" has no IP address; write \"0.0.0.0:{1}\" for every IPv4 address \
+         and \"[::]:{1}\" for every IPv6 one"
     )]
     Every(String, String),
 }
@@ -80,8 +81,8 @@ pub(crate) fn canonical(socket: SocketAddr) -> SocketAddr {
     SocketAddr::new(socket.ip().to_canonical(), socket.port())
 }
 
-/// Whether who listens on `bound` also takes what is sent to `dialed`: the same address, or every address of a family
-/// and a loopback one. Other addresses of this machine are not known here.
+/// Whether who listens on `bound` also takes what is sent to `dialed`: the same address, or every address of
+/// a family and a loopback one. Other addresses of this machine are not known here.
 pub(crate) fn takes(bound: SocketAddr, dialed: SocketAddr) -> bool {
     let (bound, dialed) = (canonical(bound), canonical(dialed));
     let everywhere = bound.ip().is_unspecified()
@@ -90,8 +91,8 @@ pub(crate) fn takes(bound: SocketAddr, dialed: SocketAddr) -> bool {
     bound.port() != 0 && bound.port() == dialed.port() && (bound.ip() == dialed.ip() || everywhere)
 }
 
-/// The address that means every address of the family of `ip`. Who binds it takes each of them: `[::]` is every IPv6
-/// address and no IPv4 one.
+/// The address that means every address of the family of `ip`. Who binds it takes each of them: `[::]` is
+/// every IPv6 address and no IPv4 one.
 pub(crate) fn every_address_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => IpAddr::from([0; 4]),

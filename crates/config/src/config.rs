@@ -59,33 +59,19 @@ impl Config {
         // One byte more than allowed, so that an endless file is found out and never held.
         let limit = FILE_BYTES_MAX as u64 + 1;
         File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
-        match String::from_utf8(bytes) {
-            Ok(text) => Config::parse(&name, &text),
-            Err(error) => Err(vec![not_utf8(&name, &error)]),
-        }
+        let text = String::from_utf8(bytes).map_err(|error| vec![not_utf8(&name, &error)])?;
+        // The folder in full, so that paths within it can be told from those outside, and compared.
+        let path = std::path::absolute(path).map_err(unreadable)?;
+        parse(&name, folder(&path), &text)
     }
 
-    /// Reads and checks `text`, the content of the file `file_name`. Relative paths start at that file's folder.
+    /// Reads and checks `text`, the content of the file `file_name`. Relative paths start at that file's
+    /// folder.
     ///
     /// # Errors
     /// Every problem of the text, warnings among them, in its order.
     pub fn parse(file_name: &str, text: &str) -> Result<Checked, Vec<Problem>> {
-        if text.len() > FILE_BYTES_MAX {
-            let message = format!("is larger than {} MiB, the most that is read", FILE_BYTES_MAX >> 20);
-            return Err(vec![Problem::of_file(file_name, message)]);
-        }
-        let mut problems = Problems::of(file_name);
-        let config = node::parse(text, &mut problems).map(|entries| {
-            let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
-            read(&entries, folder, &mut problems)
-        });
-        let problems = problems.into_sorted();
-        match config {
-            Some(config) if problems.iter().all(Problem::is_warning) => {
-                Ok(Checked { config, warnings: problems })
-            }
-            _ => Err(problems),
-        }
+        parse(file_name, folder(Path::new(file_name)), text)
     }
 }
 
@@ -120,6 +106,26 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Problem {
     let mut problem = Problem::of_file(name, "is not UTF-8 from here on");
     (problem.line, problem.column) = (place.line, place.column);
     problem
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
+}
+
+fn parse(name: &str, folder: &Path, text: &str) -> Result<Checked, Vec<Problem>> {
+    if text.len() > FILE_BYTES_MAX {
+        let message = format!("is larger than {} MiB, the most that is read", FILE_BYTES_MAX >> 20);
+        return Err(vec![Problem::of_file(name, message)]);
+    }
+    let mut problems = Problems::of(name);
+    let config = node::parse(text, &mut problems).map(|entries| read(&entries, folder, &mut problems));
+    let problems = problems.into_sorted();
+    match config {
+        Some(config) if problems.iter().all(Problem::is_warning) => {
+            Ok(Checked { config, warnings: problems })
+        }
+        _ => Err(problems),
+    }
 }
 
 fn read(entries: &[Entry], folder: &Path, problems: &mut Problems) -> Config {

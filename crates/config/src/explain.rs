@@ -6,11 +6,11 @@ use crate::fields::{as_toml, lacks};
 use crate::key::{Absent, Block, Key, Kind, Later};
 use crate::keys::FILE;
 use crate::protocol;
-use crate::suggest::nearest;
+use crate::suggest::{self, nearest};
 
 /// A key that nothing describes. `Display` is one line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("\"{key}\" is no key of the config file{}", hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default())]
+#[error("\"{key}\" is no key of the config file{}", suggest::tail(hint))]
 pub struct UnknownKey {
     /// What was asked for.
     pub key: String,
@@ -18,7 +18,8 @@ pub struct UnknownKey {
     pub hint: Option<String>,
 }
 
-/// Explains the key or block `path`: `listener.*.bind`, `listener.web.bind`, `listener.bind` or `[listener.NAME]`.
+/// Explains the key or block `path`: `listener.*.bind`, `listener.web.bind`, `listener.bind` or
+/// `[listener.NAME]`.
 ///
 /// # Errors
 /// [`UnknownKey`] if there is no such key, with the nearest one there is.
@@ -73,7 +74,8 @@ fn find(block: &'static Block, segments: &[&str]) -> Option<Found> {
     }
 }
 
-/// `block` under the user's own name for it, unless that is rather a key of it mistyped, or left without its table.
+/// `block` under the user's own name for it, unless that is rather a key of it mistyped, or left without its
+/// table.
 fn named(block: &'static Block, own: &str) -> Option<Found> {
     if matches!(own, "*" | "NAME") {
         return Some(Found::Block(block));

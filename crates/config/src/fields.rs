@@ -10,8 +10,8 @@ use crate::value::{self, NAME_RULE, Of, Value, is_name};
 
 /// The values of one block: those of the file, and the defaults of what it leaves out.
 ///
-/// Every value is taken once, by its name. Taking a key that is not described, and leaving a described one, are defects
-/// that [`Fields::done`] and [`Fields::take`] find in every test that reads the block.
+/// Every value is taken once, by its name. Taking a key that is not described, and leaving a described one,
+/// are defects that [`Fields::done`] and [`Fields::take`] find in every test that reads the block.
 #[derive(Debug)]
 pub(crate) struct Fields {
     block: &'static Block,
@@ -42,7 +42,8 @@ pub(crate) struct Taken<T> {
 }
 
 impl Fields {
-    /// Reads the table `entries` as `block`, telling of every key that it does not have and of every value that is wrong.
+    /// Reads the table `entries` as `block`, telling of every key that it does not have and of every value
+    /// that is wrong.
     pub(crate) fn read(
         block: &'static Block,
         place: Place,
@@ -96,7 +97,8 @@ impl Fields {
         self.fields.iter().any(|field| field.key.name == name && field.written)
     }
 
-    /// Where the value of the key `name` stands, or the block where it was left out; to be asked before it is taken.
+    /// Where the value of the key `name` stands, or the block where it was left out; to be asked before it is
+    /// taken.
     pub(crate) fn place_of(&self, name: &str) -> Place {
         self.fields.iter().find(|field| field.key.name == name).map_or(self.place, |field| field.place)
     }

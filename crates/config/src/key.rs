@@ -1,7 +1,7 @@
 //! What a key of the file is: the shape of the descriptions in [`crate::keys`].
 //!
-//! Everything that is known about a key is data, said once. From it the file is read, `explain` answers, editors get
-//! their schema and the reference page is written; none of them can disagree with another.
+//! Everything that is known about a key is data, said once. From it the file is read, `explain` answers,
+//! editors get their schema and the reference page is written; none of them can disagree with another.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ pub struct Block {
     pub meaning: &'static str,
     /// Its keys.
     pub keys: &'static [Key],
-    /// Keys that this version refuses with a line of their own, because the product has them and this version lacks them.
+    /// Keys that this version refuses with a line of their own, because the product has them and this version
+    /// lacks them.
     pub later: &'static [Later],
 }
 
@@ -111,7 +112,8 @@ pub enum Kind {
     Named(&'static Block),
 }
 
-/// The longest duration that is taken: ten years, which is "never" to a connection and safe to add to any clock.
+/// The longest duration that is taken: ten years, which is "never" to a connection and safe to add to any
+/// clock.
 pub const DURATION_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// A key that the product has and this version lacks.
@@ -140,7 +142,7 @@ impl Block {
 }
 
 impl Kind {
-    /// The block that the values of this kind are tables of, if any, and whether each has a name of its own.
+    /// The block that the values of this kind are tables of, or hold tables of, if any.
     pub fn block(&self) -> Option<&'static Block> {
         match self {
             Kind::Table(block) | Kind::Named(block) => Some(block),

@@ -1,11 +1,13 @@
 //! The config file and its types: text → what is written → what is obeyed.
 //!
-//! Owns the file: which keys there are ([`FILE`]), what they mean, and whether a file holds together. Refuses to know
-//! what obeying it takes: sockets, pools, threads. It opens one file and asks nothing of the network or the clock.
+//! Owns the file: which keys there are ([`FILE`]), what they mean, and whether a file holds together. Refuses
+//! to know what obeying it takes: sockets, pools, threads. It opens one file and asks nothing of the network
+//! or the clock.
 //!
-//! Start with [`Config::parse`] and the descriptions in `keys/`. A file goes through three forms: `node` (as written,
-//! with places), `fields` (each value read as its description says, defaults filled in) and [`Config`] (names tied to
-//! what they name, nonsense refused). Each form tells of all its problems and goes on with what is right.
+//! Start with [`Config::parse`] and the descriptions in `keys/`. A file goes through three forms: `node` (as
+//! written, with places), `fields` (each value read as its description says, defaults filled in) and
+//! [`Config`] (names tied to what they name, nonsense refused). Each form tells of all its problems and goes
+//! on with what is right.
 
 mod bind;
 mod check;

@@ -1,4 +1,5 @@
-//! The file as it is written: every value and key with its place, in the order of the file. Knows TOML, knows no key.
+//! The file as it is written: every value and key with its place, in the order of the file. Knows TOML, knows
+//! no key.
 
 use toml::de::{DeTable, DeValue};
 
@@ -40,8 +41,8 @@ impl Node {
     }
 }
 
-/// Reads a whole file. Syntax errors go to `problems`; what could be read in spite of them is dropped, because what
-/// they hide would be reported as missing.
+/// Reads a whole file. Syntax errors go to `problems`; what could be read in spite of them is dropped,
+/// because what they hide would be reported as missing.
 pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Vec<Entry>> {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -56,7 +57,8 @@ fn tell_syntax(text: &str, lines: &Lines<'_>, errors: &[toml::de::Error], proble
     let mut last = (0, "");
     for (span, message) in errors {
         let place = lines.place(span.start);
-        // What follows the first error of a line, or goes on line by line behind a bracket left open, is its echo.
+        // What follows the first error of a line, or goes on line by line behind a bracket left open, is its
+        // echo.
         let kind = message.split(' ').next().unwrap_or(message);
         let echo = place.line == last.0 || (place.line == last.0 + 1 && kind == last.1);
         if !echo {

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// A line and a column of the config file, both from 1, the column in characters.
 ///
-/// Two places always compare equal, so that two configs are equal if they mean the same: a comment added on top of
-/// the file moves every place and changes nothing.
+/// Two places always compare equal, so that two configs are equal if they mean the same: a comment added on
+/// top of the file moves every place and changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// The line, from 1.
@@ -110,7 +110,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_counting_from_the_start(text in "[a-c\\n\\r\u{e4}\u{20ac}\u{1f600}]{0,300}", pick in 0usize..400) {
+        fn agrees_with_counting_from_the_start(
+            text in "[a-c\\n\\r\u{e4}\u{20ac}\u{1f600}]{0,300}", pick in 0usize..400,
+        ) {
             let offset = (0..=pick.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap();
             let before = &text[..offset];
             let line = before.matches('\n').count() + 1;

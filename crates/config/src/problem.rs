@@ -61,8 +61,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// `text` with every control character and line separator spelled out, so that it stays one line and a terminal obeys
-/// none of it.
+/// `text` with every control character and line separator spelled out, so that it stays one line and a
+/// terminal obeys none of it.
 fn printable(text: &str) -> String {
     let hostile = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}');
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {

@@ -11,8 +11,9 @@ use crate::protocol;
 pub fn reference() -> String {
     let mut page = String::from(
         "# The config file\n\n\
-         TOML. Unknown keys are refused; `tieline check` tells every problem at once. Durations are written `\"1h30m\"`\n\
-         (d, h, m, s, ms), rates `\"10/s\"` (s, m, h), shares `\"20%\"`. Relative paths start at the file's own folder.\n",
+         TOML. Unknown keys are refused; `tieline check` tells every problem at once.\n\
+         Durations are written `\"1h30m\"` (d, h, m, s, ms), rates `\"10/s\"` (s, m, h), shares `\"20%\"`.\n\
+         Relative paths start at the file's own folder.\n",
     );
     for block in blocks().into_iter().filter(|block| !block.path.is_empty()) {
         section(&mut page, block);

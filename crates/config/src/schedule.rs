@@ -11,9 +11,9 @@ use crate::suggest;
 
 /// When something is open: `Mon-Fri 07:00-19:00 Europe/Berlin; Sat 08:00-12:00 Europe/Berlin`.
 ///
-/// It is open while a clock on the wall shows a time within a window. So on the day that clocks are put forward, a
-/// window within the skipped hour does not come, and on the day that they are put back, one within the repeated hour
-/// comes twice. The one without windows, [`Schedule::default`], is never open.
+/// It is open while a clock on the wall shows a time within a window. So on the day that clocks are put
+/// forward, a window within the skipped hour does not come, and on the day that they are put back, one within
+/// the repeated hour comes twice. The one without windows, [`Schedule::default`], is never open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Schedule {
     windows: Vec<Window>,
@@ -39,12 +39,14 @@ struct Days(u8);
 pub enum ScheduleError {
     /// The text as a whole has another form.
     #[error(
-        "\"{0}\" is no schedule; write days, hours and a time zone, like \"Mon-Fri 07:00-19:00 Europe/Berlin\""
+        "\"{0}\" is no schedule; write days, hours and a time zone, \
+         like \"Mon-Fri 07:00-19:00 Europe/Berlin\""
     )]
     Form(String),
     /// No day of the week.
     #[error(
-        "\"{0}\" is no day of the week; write Mon, Tue, Wed, Thu, Fri, Sat or Sun, like \"Mon-Fri\" or \"Sat,Sun\""
+        "\"{0}\" is no day of the week; write Mon, Tue, Wed, Thu, Fri, Sat or Sun, \
+         like \"Mon-Fri\" or \"Sat,Sun\""
     )]
     Day(String),
     /// No hours.
@@ -54,7 +56,7 @@ pub enum ScheduleError {
     #[error("\"{0}\" begins where it ends; write 00:00-24:00 for a whole day")]
     Empty(String),
     /// No time zone of the IANA database.
-    #[error("\"{zone}\" is no time zone{}", hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default())]
+    #[error("\"{zone}\" is no time zone{}", suggest::tail(hint))]
     Zone {
         /// What was written.
         zone: String,
@@ -69,8 +71,8 @@ pub enum ScheduleError {
 const WINDOWS_MAX: usize = 64;
 const MINUTES_A_DAY: u16 = 1_440;
 
-/// How many days are searched for the next change. A week has every change there is; one that a clock change swallows
-/// comes again the week after, and no zone has put its clocks more often than that.
+/// How many days are searched for the next change. A week has every change there is; one that a clock change
+/// swallows comes again the week after, and no zone has put its clocks more often than that.
 const SEARCHED_DAYS: i64 = 22;
 
 impl Schedule {
@@ -118,8 +120,8 @@ impl Window {
         (self.days.has(today) && minute >= self.from) || (self.days.has(yesterday) && minute < self.to)
     }
 
-    /// Every instant from a day before `at` on at which it may open or close: where the wall clock shows its hours, and
-    /// where the wall clock is put.
+    /// Every instant from a day before `at` on at which it may open or close: where the wall clock shows its
+    /// hours, and where the wall clock is put.
     fn edges(&self, at: Timestamp) -> Vec<Timestamp> {
         let today = self.zone.to_datetime(at).date();
         let mut edges = Vec::new();
@@ -143,7 +145,8 @@ fn wall_clock(date: Date, minute: u16) -> Option<DateTime> {
     Some(date.to_datetime(time))
 }
 
-/// When the wall clock of `zone` shows `wall`: once, twice where clocks are put back, never where they are put forward.
+/// When the wall clock of `zone` shows `wall`: once, twice where clocks are put back, never where they are
+/// put forward.
 fn instants(zone: &TimeZone, wall: DateTime) -> Vec<Timestamp> {
     let offsets = match zone.to_ambiguous_timestamp(wall).offset() {
         AmbiguousOffset::Unambiguous { offset } => vec![offset],
@@ -431,7 +434,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn agrees_with_asking_every_minute(windows in prop::collection::vec(any_window(), 1..4), start in any_time()) {
+        fn agrees_with_asking_every_minute(
+            windows in prop::collection::vec(any_window(), 1..4), start in any_time(),
+        ) {
             let schedule = schedule(&windows.join("; "));
             let open = |minute: Timestamp| windows.iter().any(|window| naive(window, minute));
             let begun = open(start);
@@ -451,10 +456,12 @@ mod tests {
             let start = start + SignedDuration::from_secs(seconds);
             let nanosecond = SignedDuration::from_nanos(1);
             if let Some(close) = schedule.closes_at(start) {
-                prop_assert!(close > start && schedule.is_open(close - nanosecond) && !schedule.is_open(close));
+                prop_assert!(close > start);
+                prop_assert!(schedule.is_open(close - nanosecond) && !schedule.is_open(close));
             }
             if let Some(open) = schedule.opens_at(start) {
-                prop_assert!(open > start && !schedule.is_open(open - nanosecond) && schedule.is_open(open));
+                prop_assert!(open > start);
+                prop_assert!(!schedule.is_open(open - nanosecond) && schedule.is_open(open));
             }
         }
 

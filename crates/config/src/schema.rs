@@ -8,7 +8,8 @@ use crate::keys::FILE;
 use crate::node::{self, Node};
 use crate::protocol::SERVED;
 
-/// The JSON Schema of the config file. Editors complete and check by it; `tieline check` knows more, never less.
+/// The JSON Schema of the config file. Editors complete and check by it; `tieline check` knows more, never
+/// less.
 pub fn schema() -> Value {
     let mut schema = table(&FILE);
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();

@@ -5,6 +5,11 @@ pub(crate) fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'
     nearest(written, known).map(|name| format!("did you mean \"{name}\"?"))
 }
 
+/// What follows a message to give its hint, if it has one.
+pub(crate) fn tail(hint: &Option<String>) -> String {
+    hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default()
+}
+
 /// The longest name worth comparing: the distance costs the product of both lengths.
 const COMPARED_MAX: usize = 64;
 

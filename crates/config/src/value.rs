@@ -68,7 +68,8 @@ pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Pr
     }
 }
 
-/// Reads the first of `kinds` that takes `node`. Where none does, the last one that says more than "not this" says why.
+/// Reads the first of `kinds` that takes `node`. Where none does, the last one that says more than "not this"
+/// says why.
 fn either(kinds: &[Kind], name: &str, node: &Spot<Node>, problems: &mut Problems) -> Option<Value> {
     let table = kinds.iter().find(|kind| matches!((kind, &node.value), (Kind::Table(_), Node::Table(_))));
     if let Some(table) = table {

@@ -1,7 +1,8 @@
 //! Wrong files, each with every line that it must be answered with: `wrong/*.txt` says how.
 //!
-//! A case begins with `== what it shows`, goes on with the file, and ends with the answers: `! ` and the line without
-//! the file's name. `BLESS=1` writes the answers given now in place of those expected; read the difference.
+//! A case begins with `== what it shows`, goes on with the file, and ends with the answers: `! ` and the line
+//! without the file's name. `BLESS=1` writes the answers given now in place of those expected; read the
+//! difference.
 
 #![allow(clippy::unwrap_used)] // a test that cannot read its cases has failed
 

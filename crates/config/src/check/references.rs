@@ -8,8 +8,8 @@ use crate::route::{Draft, Route};
 use crate::suggest::did_you_mean;
 use crate::upstream::Upstream;
 
-/// Ties routes to the upstreams that they name. Tells of names that no upstream bears, and of upstreams that no route
-/// names.
+/// Ties routes to the upstreams that they name. Tells of names that no upstream bears, and of upstreams that
+/// no route names.
 pub(crate) fn references(
     drafts: Vec<ListenerDraft>,
     upstreams: &[Upstream],
@@ -33,7 +33,8 @@ pub(crate) fn references(
     };
     let listeners = drafts.into_iter().map(tie).collect();
     let told = problems.any_error();
-    // Beside an error it may be the error's own echo: the route that leads there was refused, or names it wrongly.
+    // Beside an error it may be the error's own echo: the route that leads there was refused, or names it
+    // wrongly.
     let idle = upstreams.iter().filter(|upstream| !used.contains(&upstream.name));
     for upstream in idle.filter(|_| !told) {
         problems.warning(upstream.place, format!("no route leads to upstream \"{}\"", upstream.name));

@@ -92,7 +92,8 @@ fn open_databases(listener: &Listener, databases: &HashMap<&str, &'static str>, 
         };
         let Some(database) = databases.get(route.upstream.as_str()).filter(|_| open) else { continue };
         let message = format!(
-            "route \"{}\" opens upstream \"{}\", by its port a {database} server, to everybody who reaches listener \"{}\"",
+            "route \"{}\" opens upstream \"{}\", by its port a {database} server, \
+             to everybody who reaches listener \"{}\"",
             route.name, route.upstream, listener.name
         );
         problems

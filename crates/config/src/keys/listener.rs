@@ -16,18 +16,24 @@ pub(crate) static LISTENER: Block = Block {
     keys: &[
         key("bind", Kind::OneOrMore(&Kind::Bind))
             .means(
-                "The address to accept at, or several. 0.0.0.0 is every IPv4 address of this machine and [::] every IPv6 \
-                 address; port 0 is any free port, shown by `tieline ls`.",
+                "The address to accept at, or several. 0.0.0.0 is every IPv4 address of this machine and \
+                 [::] every IPv6 address; port 0 is any free port, shown by `tieline ls`.",
             )
             .example(r#"["0.0.0.0:6432", "[::]:6432"]"#),
         key("protocol", Kind::Protocol).means("What clients speak here.").example("tcp"),
         key("proxy_protocol", Kind::Words(ProxyProtocolIn::WORDS))
             .or("off")
-            .means("Whether connections begin with a PROXY protocol header (v1 or v2) that names their true client.")
+            .means(
+                "Whether connections begin with a PROXY protocol header (v1 or v2) that names their true \
+                 client.",
+            )
             .example("required"),
         key("trusted", Kind::List(&Kind::Network))
             .or_else("Nobody is trusted.")
-            .means("Who may send a PROXY protocol header: the load balancers before this server, and nobody else.")
+            .means(
+                "Who may send a PROXY protocol header: the load balancers before this server, and nobody \
+                 else.",
+            )
             .example(r#"["10.0.0.0/24"]"#),
         key("limits", Kind::Table(&LIMITS))
             .or_else("There are no limits.")
@@ -39,14 +45,20 @@ pub(crate) static LISTENER: Block = Block {
             .example(r#"{ handshake = "10s", idle = "1h" }"#),
         key("keepalive", Kind::Either(&[Kind::Words(OFF), Kind::Duration { least: Duration::from_secs(1) }]))
             .or("60s")
-            .means("After so much silence the kernel asks whether the other side still lives, on both sides of a connection.")
+            .means(
+                "After so much silence the kernel asks whether the other side still lives, on both sides of \
+                 a connection.",
+            )
             .example("30s"),
         key("unix_mode", Kind::Mode)
             .or("0660")
             .means("The permissions of the unix sockets in `bind`.")
             .example("0600"),
         key("route", Kind::List(&Kind::Table(&ROUTE)))
-            .means("Where connections go: one route for every name that clients ask for, or a single one for all.")
+            .means(
+                "Where connections go: one route for every name that clients ask for, or a single one for \
+                 all.",
+            )
             .example(r#"[{ upstream = "db", access = "public" }]"#),
     ],
     later: &[
@@ -58,7 +70,8 @@ pub(crate) static LISTENER: Block = Block {
 
 pub(crate) static LIMITS: Block = Block {
     path: "listener.*.limits",
-    meaning: "How many connections a listener lets in. What is beyond a limit is refused before any cryptography.",
+    meaning: "How many connections a listener lets in. What is beyond a limit is refused before any \
+              cryptography.",
     keys: &[
         key("connections", Kind::Whole { least: 1, most: WHOLE_MAX })
             .or_else("No limit but the server's file descriptors.")
@@ -111,17 +124,21 @@ pub(crate) static TIMEOUTS: Block = Block {
 
 pub(crate) static ROUTE: Block = Block {
     path: "listener.*.route",
-    meaning: "What goes where, and for whom. The most exact `sni` wins; the route without one takes what is left.",
+    meaning: "What goes where, and for whom. The most exact `sni` wins; the route without one takes what \
+              is left.",
     keys: &[
         key("name", Kind::Name)
             .or_else("The name of the upstream, numbered where it is taken.")
-            .means("What the route is called in lists, logs and metrics; no other route of the listener may bear it.")
+            .means(
+                "What the route is called in lists, logs and metrics; no other route of the listener may \
+                 bear it.",
+            )
             .example("orders"),
         key("sni", Kind::OneOrMore(&Kind::Sni))
             .or_else("The route takes every connection that no other route takes.")
             .means(
-                "The name that a TLS client asks for, or several; TLS is passed through untouched. `*.example.com` is \
-                 every name below example.com.",
+                "The name that a TLS client asks for, or several; TLS is passed through untouched. \
+                 `*.example.com` is every name below example.com.",
             )
             .example("db.example.com")
             .only(&[Tcp]),
@@ -141,13 +158,17 @@ pub(crate) static ROUTE: Block = Block {
         key("schedule", Kind::OneOrMore(&Kind::Schedule))
             .or_else("The route is always open.")
             .means(
-                "When the route is open: days, hours and a time zone (UTC if none is named), several divided by `;` or in an array. \
-                 Outside of them new connections are refused, and live ones end after `grace`.",
+                "When the route is open: days, hours and a time zone (UTC if none is named), several \
+                 divided by `;` or in an array. Outside of them new connections are refused, and live ones \
+                 end after `grace`.",
             )
             .example("Mon-Fri 07:00-19:00 Europe/Berlin"),
         key("grace", Kind::Duration { least: Duration::ZERO })
             .or("30s")
-            .means("How long live connections go on when the schedule closed or the config no longer has the route.")
+            .means(
+                "How long live connections go on when the schedule closed or the config no longer has the \
+                 route.",
+            )
             .example("5m"),
     ],
     later: &[

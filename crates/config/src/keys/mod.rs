@@ -25,8 +25,13 @@ pub static FILE: Block = Block {
             .example(r#"{ listen = "127.0.0.1:7070" }"#),
         key("listener", Kind::Named(&LISTENER))
             .or_else("Nothing is accepted.")
-            .means("Where connections are accepted, by which protocol and under which limits. NAME is of your choice.")
-            .example(r#"{ db = { bind = "127.0.0.1:6432", protocol = "tcp", route = [{ upstream = "db" }] } }"#),
+            .means(
+                "Where connections are accepted, by which protocol and under which limits. NAME is of your \
+                 choice.",
+            )
+            .example(
+                r#"{ db = { bind = "127.0.0.1:6432", protocol = "tcp", route = [{ upstream = "db" }] } }"#,
+            ),
         key("upstream", Kind::Named(&UPSTREAM))
             .or_else("There is nowhere to route to.")
             .means("A set of endpoints that do the same work. NAME is what routes call it.")
@@ -92,7 +97,8 @@ mod tests {
         }
     }
 
-    /// One example of every key, each block written out, is a file: the parts that contradict each other left out.
+    /// One example of every key, each block written out, is a file: the parts that contradict each other left
+    /// out.
     #[test]
     fn every_described_key_is_read_and_every_read_key_is_described() {
         // `Fields` asserts both for every block it reads; this reads them all, with and without their keys.

@@ -11,7 +11,10 @@ pub(crate) static SERVER: Block = Block {
     keys: &[
         key("data", Kind::Path)
             .or("tieline-data")
-            .means("The folder of the embedded store, sockets and keys; created with mode 0700. Changing it needs a restart.")
+            .means(
+                "The folder of the embedded store, sockets and keys; created with mode 0700. Changing it \
+                 needs a restart.",
+            )
             .example("/var/lib/tieline"),
         key("workers", Kind::Either(&[Kind::Words(AUTO), Kind::Whole { least: 1, most: 256 }]))
             .or("auto")
@@ -27,7 +30,10 @@ pub(crate) static SERVER: Block = Block {
             .example("50000"),
         key("access_log", Kind::Either(&[Kind::Words(AccessLogWord::WORDS), Kind::FilePath]))
             .or("stdout")
-            .means("Where the access log goes: one JSON object for each exchange. A file is opened again on SIGHUP.")
+            .means(
+                "Where the access log goes: one JSON object for each exchange. A file is opened again on \
+                 SIGHUP.",
+            )
             .example("file:/var/log/tieline/access.log"),
         key("log", Kind::Words(LogLevel::WORDS))
             .or("info")
@@ -68,14 +74,12 @@ pub(crate) static DNS: Block = Block {
 pub(crate) static ADMIN: Block = Block {
     path: "admin",
     meaning: "Where operators and their tools reach the server, besides the socket in the data folder.",
-    keys: &[
-        key("listen", Kind::Either(&[Kind::Words(OFF), Kind::Socket { port: None }]))
-            .or("127.0.0.1:7070")
-            .means(
-                "Where the API, the dashboard, /metrics and the health pages are served. All but /healthz ask for the token \
-                 in the data folder's admin.token. Changing it needs a restart.",
-            )
-            .example("127.0.0.1:7070"),
-    ],
+    keys: &[key("listen", Kind::Either(&[Kind::Words(OFF), Kind::Socket { port: None }]))
+        .or("127.0.0.1:7070")
+        .means(
+            "Where the API, the dashboard, /metrics and the health pages are served. All but /healthz \
+                 ask for the token in the data folder's admin.token. Changing it needs a restart.",
+        )
+        .example("127.0.0.1:7070")],
     later: &[of_feature("tls", "TLS termination"), of_feature("oidc", "logins")],
 };

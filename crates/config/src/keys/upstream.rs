@@ -15,7 +15,10 @@ pub(crate) static UPSTREAM: Block = Block {
     meaning: "A set of endpoints that do the same work.",
     keys: &[
         key("endpoints", Kind::List(&Kind::Either(&[Kind::Endpoint, Kind::Table(&ENDPOINT)])))
-            .means("Whom to connect to: addresses, or tables with an `address` and more. Names are resolved again by their TTL.")
+            .means(
+                "Whom to connect to: addresses, or tables with an `address` and more. Names are resolved \
+                 again by their TTL.",
+            )
             .example(r#"["10.0.0.5:5432", { address = "db.example.com:5432", tier = 2 }]"#),
         key("balance", Kind::Words(BalanceWord::WORDS))
             .or("peak-ewma")
@@ -51,7 +54,10 @@ pub(crate) static UPSTREAM: Block = Block {
             .example("30s"),
         key("panic", Kind::Percent)
             .or("50%")
-            .means("When fewer endpoints than this are up, all are used: a broken check must not put all load on a few.")
+            .means(
+                "When fewer endpoints than this are up, all are used: a broken check must not put all load \
+                 on a few.",
+            )
             .example("30%"),
         key("proxy_protocol", Kind::Words(ProxyProtocolOut::WORDS))
             .or("off")
@@ -71,14 +77,19 @@ pub(crate) static ENDPOINT: Block = Block {
     path: "upstream.*.endpoints",
     meaning: "One member of an upstream.",
     keys: &[
-        key("address", Kind::Endpoint).means("Whom to connect to: host:port, [v6]:port or unix:/path.").example("10.0.0.5:5432"),
+        key("address", Kind::Endpoint)
+            .means("Whom to connect to: host:port, [v6]:port or unix:/path.")
+            .example("10.0.0.5:5432"),
         key("weight", Kind::Whole { least: 1, most: 1_000 })
             .or("1")
             .means("Its share of the load, beside the weights of the others in its tier.")
             .example("2"),
         key("tier", Kind::Whole { least: 1, most: 8 })
             .or("1")
-            .means("When it is used: a tier gets connections only while no lower tier has an endpoint that is up.")
+            .means(
+                "When it is used: a tier gets connections only while no lower tier has an endpoint that is \
+                 up.",
+            )
             .example("2"),
         key("connections", Kind::Whole { least: 1, most: WHOLE_MAX })
             .or_else("No limit.")
@@ -90,7 +101,8 @@ pub(crate) static ENDPOINT: Block = Block {
 
 pub(crate) static HEALTH: Block = Block {
     path: "upstream.*.health",
-    meaning: "How endpoints are asked whether they are well. Exactly one of `tcp`, `http`, `postgres`, `mysql` and `redis` says how.",
+    meaning: "How endpoints are asked whether they are well. Exactly one of `tcp`, `http`, `postgres`, \
+              `mysql` and `redis` says how.",
     keys: &[
         key("tcp", Kind::Flag)
             .or_else("Asked in another way.")
@@ -174,7 +186,8 @@ pub(crate) static POOL: Block = Block {
 
 pub(crate) static RETRY: Block = Block {
     path: "upstream.*.retry",
-    meaning: "When another endpoint is tried: after a failure to connect, before a byte of the client's was sent.",
+    meaning: "When another endpoint is tried: after a failure to connect, before a byte of the client's \
+              was sent.",
     keys: &[
         key("attempts", Kind::Whole { least: 0, most: 10 })
             .or("2")
@@ -182,7 +195,10 @@ pub(crate) static RETRY: Block = Block {
             .example("1"),
         key("budget", Kind::Percent)
             .or("20%")
-            .means("How many tries more there may be at all, as a share of first tries: an outage must not multiply the load.")
+            .means(
+                "How many tries more there may be at all, as a share of first tries: an outage must not \
+                 multiply the load.",
+            )
             .example("10%"),
     ],
     later: &[],
