@@ -2,7 +2,8 @@
 
 use tieline_config::{Config, Severity};
 
-/// A refusal names at least one error, and every problem is one line that points at a place in the text, or at none.
+/// A refusal names at least one error, and every problem is one line that points at a place in the text, or
+/// at none.
 pub fn config(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let problems = match Config::parse("fuzz.toml", text) {

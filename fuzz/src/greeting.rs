@@ -2,8 +2,8 @@
 
 use tieline_wire::greeting::{Probe, Step};
 
-/// The first byte chooses the probe, the second how the answer is cut, the rest is the answer. The verdict does not
-/// depend on the cut, and no server can write a control character into our log or our request.
+/// The first byte chooses the probe, the second how the answer is cut, the rest is the answer. The verdict
+/// does not depend on the cut, and no server can write a control character into our log or our request.
 pub fn greeting(data: &[u8]) {
     let Some((&[choice, cut], reply)) = data.split_first_chunk() else { return };
     let probe = match choice % 5 {

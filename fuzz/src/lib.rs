@@ -1,8 +1,8 @@
 //! Fuzz targets as plain functions: each takes any bytes and panics when a promise is broken.
 //!
-//! `cargo fuzz run NAME` drives them for hours (README.md); `tests/replay.rs` drives them over the corpus and some
-//! thousand mutations of it in every test run. A target checks invariants, not only the absence of panics: an answer
-//! is final, what is written reads back, no length leaves its bounds.
+//! `cargo fuzz run NAME` drives them for hours (README.md); `tests/replay.rs` drives them over the corpus
+//! and some thousand mutations of it in every test run. A target checks invariants, not only the absence of
+//! panics: an answer is final, what is written reads back, no length leaves its bounds.
 
 mod config;
 mod filter;

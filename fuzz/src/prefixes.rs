@@ -7,8 +7,8 @@ use tieline_wire::Parsed;
 /// So many prefixes at each end are tried, and as many in between: parsing all of them would be quadratic.
 const TRIED: usize = 16;
 
-/// Asserts that what `parse` says about a part of `data` stays true for all of it: it waits, for no more than it
-/// announced, or it has decided what it decides in the end.
+/// Asserts that what `parse` says about a part of `data` stays true for all of it: it waits, for no more
+/// than it announced, or it has decided what it decides in the end.
 pub(crate) fn assert_final<T, E>(data: &[u8], parse: impl Fn(&[u8]) -> Result<Parsed<T>, E>)
 where
     T: PartialEq + Debug,

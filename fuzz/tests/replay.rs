@@ -1,4 +1,5 @@
-//! Every checked-in input through its target, and some thousand mutations of them: the same ones in every run.
+//! Every checked-in input through its target, and some thousand mutations of them: the same ones in every
+//! run.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may fail as a test may")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

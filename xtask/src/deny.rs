@@ -1,17 +1,17 @@
-//! `cargo xtask deny`: what `cargo deny check bans licenses` would say of deny.toml, without a network, a database or
-//! another tool; and how many crates the server takes.
+//! `cargo xtask deny`: what `cargo deny check bans licenses` would say of deny.toml, without a network, a
+//! database or another tool; and how many crates the server takes.
 //!
-//! Not here: advisories. A database that is not fresh proves nothing, so known ones stand in deny.toml as versions.
+//! Not here: advisories. A database that is not fresh proves nothing, so known ones stand in deny.toml as
+//! versions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
 use toml::Table;
 
 use crate::licence;
-use crate::metadata::{cargo_metadata, list, text};
 use crate::problem::Problem;
 use crate::repository;
 
@@ -23,18 +23,49 @@ const CRATES_MAX: usize = 400;
 pub(crate) fn problems() -> anyhow::Result<Vec<Problem>> {
     let file = fs::read_to_string(repository::root().join(RULES)).context(RULES)?;
     let rules = Rules::read(&file).context(RULES)?;
-    let platforms = rules.platforms.iter().flat_map(|platform| ["--filter-platform", platform]);
-    let metadata = cargo_metadata(&platforms.collect::<Vec<_>>())?;
-    // Every package of the resolved graph, features that are off by default not among them.
-    let used: HashSet<&str> = list(&metadata["resolve"], "nodes").map(|node| text(node, "id")).collect();
-    let packages = list(&metadata, "packages").filter(|package| used.contains(text(package, "id")));
-    let mut problems: Vec<Problem> = packages.flat_map(|package| rules.check(package)).collect();
-    let count = shipped(&metadata).len();
-    if count > CRATES_MAX {
-        let message = format!("the server takes {count} crates, more than {CRATES_MAX}");
+    let platforms: Vec<&str> = rules.platforms.iter().flat_map(|platform| ["--target", platform]).collect();
+    let everything = crates(&[&["--workspace", "--all-features"], &platforms[..]].concat())?;
+    let mut problems: Vec<Problem> = everything.iter().flat_map(|one| rules.check(one)).collect();
+    let shipped = crates(&["--package", "tieline", "--edges", "normal,build"])?;
+    if shipped.len() > CRATES_MAX {
+        let message = format!("the server takes {} crates, more than {CRATES_MAX}", shipped.len());
         problems.push(Problem::of("Cargo.lock", message));
     }
     Ok(problems)
+}
+
+/// A crate that is built.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Crate {
+    name: String,
+    version: String,
+    /// An SPDX expression; empty where it states none.
+    licence: String,
+}
+
+/// What `cargo tree` lists. It knows which optional dependencies are really built; `cargo metadata` does not.
+fn crates(arguments: &[&str]) -> anyhow::Result<BTreeSet<Crate>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(repository::root())
+        .args(["tree", "--locked", "--prefix", "none", "--format", "{p}|{l}"]);
+    let output = cargo.args(arguments).output().context("cargo does not start")?;
+    if !output.status.success() {
+        bail!("cargo tree: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let lines = lines.lines().filter(|line| !line.is_empty());
+    lines.map(|line| Crate::read(line).with_context(|| format!("cargo tree: {line}"))).collect()
+}
+
+impl Crate {
+    /// Reads `name v1.2.3 (proc-macro)|MIT (*)`; the star marks a repeated line.
+    fn read(line: &str) -> Option<Crate> {
+        let (package, licence) = line.trim_end_matches(" (*)").rsplit_once('|')?;
+        let mut words = package.split(' ');
+        let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+        Some(Crate { name: name.into(), version: version.into(), licence: licence.into() })
+    }
 }
 
 /// The part of deny.toml that is checked here.
@@ -69,11 +100,11 @@ impl Rules {
         })
     }
 
-    fn check(&self, package: &Value) -> Vec<Problem> {
-        let (name, version) = (text(package, "name"), text(package, "version"));
+    fn check(&self, one: &Crate) -> Vec<Problem> {
+        let Crate { name, version, licence } = one;
         let at = format!("{name} {version}");
         let mut problems = Vec::new();
-        for ban in self.bans.iter().filter(|ban| ban.covers(name, version)) {
+        for ban in self.bans.iter().filter(|ban| ban.covers(one)) {
             problems.push(Problem::of(&at, format!("is banned: {}", ban.reason)));
         }
         let exceptions = self.exceptions.get(name);
@@ -81,11 +112,10 @@ impl Rules {
             let mut all = self.licences.iter().chain(exceptions.into_iter().flatten());
             all.any(|allowed| allowed == licence)
         };
-        let expression = text(package, "license");
-        if !licence::satisfied(expression, allowed) {
+        if !licence::satisfied(licence, allowed) {
             problems.push(Problem::of(
                 &at,
-                format!("has the licence \"{expression}\", which {RULES} does not allow"),
+                format!("has the licence \"{licence}\", which {RULES} does not allow"),
             ));
         }
         problems
@@ -104,10 +134,10 @@ impl Ban {
         Ok(Ban { name: name.into(), below, reason })
     }
 
-    fn covers(&self, name: &str, version: &str) -> bool {
+    fn covers(&self, one: &Crate) -> bool {
         // A version that cannot be read is not known to be high enough.
-        let old = |below| parse_version(version).is_none_or(|version| version < below);
-        self.name == name && self.below.is_none_or(old)
+        let old = |below| parse_version(&one.version).is_none_or(|version| version < below);
+        self.name == one.name && self.below.is_none_or(old)
     }
 }
 
@@ -136,29 +166,8 @@ fn words(entry: &toml::Value, key: &str) -> anyhow::Result<Vec<String>> {
         .collect()
 }
 
-/// The ids of all packages that the server is built from: its dependencies and theirs, those for tests left out.
-fn shipped(metadata: &Value) -> HashSet<&str> {
-    let nodes: HashMap<&str, &Value> =
-        list(&metadata["resolve"], "nodes").map(|node| (text(node, "id"), node)).collect();
-    let server = list(metadata, "packages").find(|package| text(package, "name") == "tieline");
-    let mut found = HashSet::new();
-    let mut open: Vec<&str> = server.map(|package| text(package, "id")).into_iter().collect();
-    while let Some(id) = open.pop() {
-        if !found.insert(id) {
-            continue;
-        }
-        let Some(node) = nodes.get(id) else { continue };
-        let built =
-            list(node, "deps").filter(|edge| list(edge, "dep_kinds").any(|kind| kind["kind"] != "dev"));
-        open.extend(built.map(|edge| text(edge, "pkg")));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const FILE: &str = r#"
@@ -172,8 +181,8 @@ mod tests {
     "#;
 
     fn found(name: &str, version: &str, licence: &str) -> usize {
-        let package = json!({ "name": name, "version": version, "license": licence });
-        Rules::read(FILE).unwrap().check(&package).len()
+        let one = Crate { name: name.into(), version: version.into(), licence: licence.into() };
+        Rules::read(FILE).unwrap().check(&one).len()
     }
 
     #[test]
@@ -203,17 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_server_is_built_from_counts() {
-        let edge = |id: &str, kind: Value| json!({ "pkg": id, "dep_kinds": [{ "kind": kind }] });
-        let metadata = json!({
-            "packages": [{ "name": "tieline", "id": "server" }],
-            "resolve": { "nodes": [
-                { "id": "server", "deps": [edge("a", json!(null)), edge("b", json!("build")), edge("c", json!("dev"))] },
-                { "id": "a", "deps": [edge("b", json!(null)), edge("server", json!(null))] },
-                { "id": "b", "deps": [] },
-                { "id": "c", "deps": [edge("d", json!(null))] },
-            ] },
-        });
-        assert_eq!(shipped(&metadata), HashSet::from(["server", "a", "b"]));
+    fn a_line_of_cargo_tree_is_read() {
+        let one = |name: &str, version: &str, licence: &str| {
+            Some(Crate { name: name.into(), version: version.into(), licence: licence.into() })
+        };
+        assert_eq!(
+            Crate::read("serde v1.0.229|MIT OR Apache-2.0 (*)"),
+            one("serde", "1.0.229", "MIT OR Apache-2.0")
+        );
+        assert_eq!(Crate::read("syn v3.0.1-rc.1 (proc-macro)|"), one("syn", "3.0.1-rc.1", ""));
+        assert_eq!(Crate::read("tieline v0.1.0 (/a|b)|MIT"), one("tieline", "0.1.0", "MIT"));
+        assert_eq!(Crate::read("nonsense"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Repository tasks: `cargo xtask tidy | deny | generate | bench NAME`.
 //!
-//! Owns the house rules that a machine can keep. Start with [`tidy`]: one file a rule, each with the sample that
-//! breaks it.
+//! Owns the house rules that a machine can keep. Start with [`tidy`]: one file a rule, each with the sample
+//! that breaks it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to its terminal")]
 
 mod bench;

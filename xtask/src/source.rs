@@ -265,8 +265,9 @@ mod tests {
 
     #[test]
     fn test_modules_and_test_files_are_known() {
-        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\nfn c() {}\n#[cfg(test)]\nmod tests;\n";
-        let tests: Vec<bool> = Source::read("src/x.rs", text).lines.iter().map(|line| line.test).collect();
+        let module = "#[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\n";
+        let text = format!("fn a() {{}}\n{module}fn c() {{}}\n#[cfg(test)]\nmod tests;\n");
+        let tests: Vec<bool> = Source::read("src/x.rs", &text).lines.iter().map(|line| line.test).collect();
         assert_eq!(tests, [false, true, true, true, true, true, false, true, true]);
         assert!(Source::read("tests/x.rs", "x").lines[0].test);
         assert!(Source::read("src/x/tests.rs", "x").is_test());

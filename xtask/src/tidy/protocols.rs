@@ -1,4 +1,5 @@
-//! Floors 2 to 4 and the registry know no protocol by name: a new one is one crate above them and nothing below.
+//! Floors 2 to 4 and the registry know no protocol by name: a new one is one crate above them and nothing
+//! below.
 
 use crate::problem::Problem;
 use crate::source::Source;
