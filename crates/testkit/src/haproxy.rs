@@ -20,13 +20,22 @@ impl Haproxy {
     /// With HAProxy's own words, if it does not start.
     #[track_caller]
     pub fn start(config: &str, ready_at: SocketAddr) -> Haproxy {
+        Haproxy::start_under(&[], config, ready_at)
+    }
+
+    /// [`Haproxy::start`] under a tool, as `["valgrind", "--tool=callgrind"]`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn start_under(tool: &[&str], config: &str, ready_at: SocketAddr) -> Haproxy {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         let file = directory.path().join("haproxy.cfg");
         std::fs::write(&file, format!("{}\n", config.trim_end()))
             .expect("a fresh temporary directory is writable");
         // -db: no daemon and no master process, so that there is one process to measure.
-        let launch =
-            Launch::new("haproxy", program("haproxy"), directory.path()).args(["-db", "-f"]).arg(&file);
+        let launch = Launch::under(tool, "haproxy", program("haproxy"), directory.path());
+        let launch = launch.args(["-db", "-f"]).arg(&file);
         let process = launch.start(|| TcpStream::connect(ready_at).is_ok());
         Haproxy { process, _directory: directory }
     }

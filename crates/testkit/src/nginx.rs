@@ -25,7 +25,8 @@ impl Nginx {
     /// With nginx's own words, if it does not start.
     #[track_caller]
     pub fn http(body: &str, ready_at: SocketAddr) -> Nginx {
-        Nginx::with_config("", &format!("http {{ access_log off; {} {body} }}", temporary_paths()), ready_at)
+        let blocks = format!("http {{ access_log off; {} {body} }}", temporary_paths());
+        Nginx::with_config(&[], "", &blocks, ready_at)
     }
 
     /// Runs `body` inside a `stream { }` block.
@@ -34,18 +35,27 @@ impl Nginx {
     /// If it does not start, or the stream module is not installed.
     #[track_caller]
     pub fn stream(body: &str, ready_at: SocketAddr) -> Nginx {
-        Nginx::with_config(&stream_module(), &format!("stream {{ {body} }}"), ready_at)
+        Nginx::stream_under(&[], body, ready_at)
+    }
+
+    /// [`Nginx::stream`] under a tool, as `["valgrind", "--tool=callgrind"]`.
+    ///
+    /// # Panics
+    /// If it does not start, or the stream module is not installed.
+    #[track_caller]
+    pub fn stream_under(tool: &[&str], body: &str, ready_at: SocketAddr) -> Nginx {
+        Nginx::with_config(tool, &stream_module(), &format!("stream {{ {body} }}"), ready_at)
     }
 
     /// Runs a configuration of `main` directives followed by `blocks`; `events { }` is ours.
     #[track_caller]
-    fn with_config(main: &str, blocks: &str, ready_at: SocketAddr) -> Nginx {
+    fn with_config(tool: &[&str], main: &str, blocks: &str, ready_at: SocketAddr) -> Nginx {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         let config = directory.path().join("nginx.conf");
-        let events = "events { worker_connections 65536; }";
+        let events = "events { worker_connections 32768; }";
         let text = format!("{}{main}\n{events}\n{blocks}\n", preamble(directory.path()));
         std::fs::write(&config, text).expect("a fresh temporary directory is writable");
-        let launch = Launch::new("nginx", program("nginx"), directory.path());
+        let launch = Launch::under(tool, "nginx", program("nginx"), directory.path());
         let launch = launch.arg("-p").arg(directory.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
         let process = launch.start(|| TcpStream::connect(ready_at).is_ok());
         Nginx { process, _directory: directory }
@@ -76,7 +86,7 @@ fn preamble(directory: &Path) -> String {
     let user = if is_root() { "user root;" } else { "" };
     let pid = directory.join("nginx.pid");
     format!(
-        "daemon off; worker_processes 1; worker_rlimit_nofile 131072; {user}\n\
+        "daemon off; worker_processes 1; {user}\n\
          pid {};\nerror_log stderr error;\n",
         pid.display()
     )

@@ -34,6 +34,19 @@ impl Launch {
         Launch { name, program, arguments: Vec::new(), directory, user: None, stop: Signal::TERM }
     }
 
+    /// [`Launch::new`] under a tool, as `["valgrind", "--tool=callgrind"]`; no words are no tool.
+    pub(crate) fn under(
+        tool: &[&str],
+        name: &'static str,
+        program_file: PathBuf,
+        directory: &Path,
+    ) -> Launch {
+        let Some((first, options)) = tool.split_first() else {
+            return Launch::new(name, program_file, directory);
+        };
+        Launch::new(name, program(first), directory).args(options.iter().copied()).arg(program_file)
+    }
+
     pub(crate) fn arg(mut self, argument: impl Into<OsString>) -> Launch {
         self.arguments.push(argument.into());
         self

@@ -57,10 +57,7 @@ impl Tieline {
     pub fn start_under(binary: &Path, tool: &[&str], config: &str) -> Tieline {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         write_config(directory.path(), config);
-        let command = tool.iter().map(OsStr::new).chain([binary.as_os_str(), OsStr::new("run")]);
-        let mut words = command.map(OsStr::to_owned);
-        let first = words.next().expect("there is at least the binary");
-        let launch = Launch::new("tieline", first.into(), directory.path()).args(words);
+        let launch = Launch::under(tool, "tieline", binary.to_owned(), directory.path()).arg("run");
         let socket = directory.path().join(DATA).join("admin.sock");
         let process = launch.start(|| {
             http_over_unix(&socket, "GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
