@@ -81,16 +81,6 @@ pub(crate) fn canonical(socket: SocketAddr) -> SocketAddr {
     SocketAddr::new(socket.ip().to_canonical(), socket.port())
 }
 
-/// Whether who listens on `bound` also takes what is sent to `dialed`: the same address, or every address of
-/// a family and a loopback one. Other addresses of this machine are not known here.
-pub(crate) fn takes(bound: SocketAddr, dialed: SocketAddr) -> bool {
-    let (bound, dialed) = (canonical(bound), canonical(dialed));
-    let everywhere = bound.ip().is_unspecified()
-        && (dialed.ip().is_loopback() || dialed.ip().is_unspecified())
-        && bound.is_ipv4() == dialed.is_ipv4();
-    bound.port() != 0 && bound.port() == dialed.port() && (bound.ip() == dialed.ip() || everywhere)
-}
-
 /// The address that means every address of the family of `ip`. Who binds it takes each of them: `[::]` is
 /// every IPv6 address and no IPv4 one.
 pub(crate) fn every_address_of(ip: IpAddr) -> IpAddr {
@@ -112,17 +102,5 @@ mod tests {
         assert!(bind("localhost:80").unwrap_err().to_string().contains("like \"127.0.0.1:80\""));
         assert!(bind("*:80").unwrap_err().to_string().contains("\"[::]:80\""));
         assert!(bind(":80").unwrap_err().to_string().contains("\"0.0.0.0:80\""));
-    }
-
-    #[test]
-    fn a_wildcard_takes_what_is_sent_to_loopback_by_its_family() {
-        let takes = |bound: &str, dialed: &str| takes(bound.parse().unwrap(), dialed.parse().unwrap());
-        assert!(takes("127.0.0.1:80", "127.0.0.1:80"));
-        assert!(takes("0.0.0.0:80", "127.0.0.5:80"));
-        assert!(takes("[::]:80", "[::1]:80"));
-        assert!(!takes("[::]:80", "127.0.0.1:80"));
-        assert!(!takes("0.0.0.0:80", "127.0.0.1:81"));
-        assert!(!takes("0.0.0.0:80", "10.0.0.1:80"));
-        assert!(!takes("0.0.0.0:0", "127.0.0.1:0"));
     }
 }

@@ -8,7 +8,8 @@ use std::str::FromStr;
 pub enum Sni {
     /// This name.
     Exact(String),
-    /// Every name below this domain, at any depth: `example.com` for `*.example.com`.
+    /// Every name one label below this domain, as in certificates (RFC 9525 §6.3): `example.com` for
+    /// `*.example.com`, which takes `a.example.com` and not `a.b.example.com`.
     Below(String),
 }
 
@@ -16,7 +17,7 @@ pub enum Sni {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SniError {
     /// A star anywhere but alone in front.
-    #[error("\"{0}\": a star stands only in front, for every name below a domain: \"*.example.com\"")]
+    #[error("\"{0}\": a star stands only in front, for one label below a domain: \"*.example.com\"")]
     Star(String),
     /// An IP address, which RFC 6066 §3 forbids clients to ask for.
     #[error("\"{0}\" is an IP address; TLS clients ask for names, never for addresses")]

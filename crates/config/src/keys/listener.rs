@@ -17,7 +17,7 @@ pub(crate) static LISTENER: Block = Block {
         key("bind", Kind::OneOrMore(&Kind::Bind))
             .means(
                 "The address to accept at, or several. 0.0.0.0 is every IPv4 address of this machine and \
-                 [::] every IPv6 address; port 0 is any free port, shown by `tieline ls`.",
+                 [::] every IPv6 address; port 0 is any free port.",
             )
             .example(r#"["0.0.0.0:6432", "[::]:6432"]"#),
         key("protocol", Kind::Protocol).means("What clients speak here.").example("tcp"),
@@ -138,7 +138,7 @@ pub(crate) static ROUTE: Block = Block {
             .or_else("The route takes every connection that no other route takes.")
             .means(
                 "The name that a TLS client asks for, or several; TLS is passed through untouched. \
-                 `*.example.com` is every name below example.com.",
+                 `*.example.com` takes every name with one label before example.com that has no route of its own.",
             )
             .example("db.example.com")
             .only(&[Tcp]),

@@ -77,8 +77,8 @@ pub(crate) static ADMIN: Block = Block {
     keys: &[key("listen", Kind::Either(&[Kind::Words(OFF), Kind::Socket { port: None }]))
         .or("127.0.0.1:7070")
         .means(
-            "Where the API, the dashboard, /metrics and the health pages are served. All but /healthz \
-                 ask for the token in the data folder's admin.token. Changing it needs a restart.",
+            "Where the API, /metrics, /healthz and /readyz are served. All but /healthz ask for the token in \
+                 the data folder's admin.token. Changing it needs a restart.",
         )
         .example("127.0.0.1:7070")],
     later: &[of_feature("tls", "TLS termination"), of_feature("oidc", "logins")],
