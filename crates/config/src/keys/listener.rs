@@ -138,7 +138,8 @@ pub(crate) static ROUTE: Block = Block {
             .or_else("The route takes every connection that no other route takes.")
             .means(
                 "The name that a TLS client asks for, or several; TLS is passed through untouched. \
-                 `*.example.com` takes every name with one label before example.com that has no route of its own.",
+                 `*.example.com` takes every name with one label before example.com that has no route of its \
+                 own.",
             )
             .example("db.example.com")
             .only(&[Tcp]),
