@@ -1,5 +1,7 @@
 //! The life of the server: its workers, its phases, what it obeys, and its end.
 
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +65,7 @@ impl Server {
     ///
     /// # Errors
     /// When the kernel gives no thread or no poller.
-    pub fn start(registry: Arc<Registry>, snapshot: Arc<Snapshot>) -> std::io::Result<Server> {
+    pub fn start(registry: Arc<Registry>, snapshot: Arc<Snapshot>) -> io::Result<Server> {
         let loads = Arc::new(Loads::new(registry.workers()));
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..registry.workers()).map(|_| mpsc::channel(COMMANDS_MAX)).unzip();
@@ -71,12 +73,8 @@ impl Server {
             let id = WorkerId(u16::try_from(place).unwrap_or(u16::MAX));
             let (registry, snapshot) = (registry.clone(), snapshot.clone());
             let (loads, peers) = (loads.clone(), senders.clone());
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-            drop(runtime?); // a poller is to be had; the worker makes its own, on its own thread
-            std::thread::Builder::new().name(format!("worker-{place}")).spawn(move || {
-                let worker = std::rc::Rc::new(Worker::new(id, registry, snapshot, loads, peers));
-                run(worker, commands);
-            })?;
+            let worker = move || Worker::new(id, registry, snapshot, loads, peers);
+            start_worker(id, worker, commands)?;
         }
         let (obeyed, phase) = (watch::Sender::new(snapshot), watch::Sender::new(Phase::Starting));
         Ok(Server { registry, workers: senders, obeyed, phase })
@@ -168,10 +166,22 @@ impl Server {
     }
 }
 
-fn run(worker: std::rc::Rc<Worker>, commands: mpsc::Receiver<Command>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-    match runtime {
-        Ok(runtime) => runtime.block_on(worker.work(commands)),
-        Err(error) => tracing::error!(worker = worker.id().0, %error, "cannot start a worker"),
-    }
+/// Starts one worker on a thread of its own, and waits until its runtime stands.
+fn start_worker(
+    id: WorkerId,
+    worker: impl FnOnce() -> Worker + Send + 'static,
+    commands: mpsc::Receiver<Command>,
+) -> io::Result<()> {
+    let (stands, standing) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
+        // The runtime is tied to its thread: it is made there.
+        match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => {
+                let _ = stands.send(Ok(()));
+                runtime.block_on(Rc::new(worker()).work(commands));
+            }
+            Err(error) => drop(stands.send(Err(error))),
+        }
+    })?;
+    standing.recv().unwrap_or_else(|_| Err(io::Error::other("the worker's thread ended at its start")))
 }
