@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
 use tieline_policy::Permit;
-use tieline_transport::{DialOptions, Io, dial_first, is_exhaustion};
+use tieline_transport::{DialOptions, Io, dial, dial_first, is_exhaustion};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::gate::Admission;
 use crate::outlier::Failure;
 use crate::retry::backoff;
-use crate::settings::Settings;
+use crate::settings::{RetrySettings, Settings};
 use crate::state::{EndpointId, Ticket};
 use crate::upstream::Upstream;
 
@@ -244,7 +244,7 @@ struct Dialing<'a> {
     tried: Vec<EndpointId>,
     deadline: Moment,
     connect: Duration,
-    attempts: u32,
+    retry: RetrySettings,
     dial: DialOptions,
     retries: u32,
 }
@@ -257,7 +257,6 @@ impl<'a> Dialing<'a> {
     fn begin(upstream: &'a Arc<Upstream>, ask: Ask) -> Self {
         let roster = upstream.roster();
         let Settings { connect, acquire, dial, retry, .. } = &*roster.settings;
-        upstream.budget.earn(retry.budget);
         let now = Clock::now();
         Dialing {
             upstream,
@@ -266,7 +265,7 @@ impl<'a> Dialing<'a> {
             tried: Vec::new(),
             deadline: now.after(*connect),
             connect: *connect,
-            attempts: retry.attempts,
+            retry: *retry,
             dial: *dial,
             retries: 0,
         }
@@ -275,6 +274,7 @@ impl<'a> Dialing<'a> {
     async fn run(mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<Lease, Fault> {
         // The wait for a place is over, and connecting has its own time.
         self.deadline = Clock::now().after(self.connect);
+        self.upstream.budget.earn(self.retry.budget);
         loop {
             let (seat, why) = self.seat(observe).await?;
             observe(Event::Chosen { endpoint: &seat.endpoint, why });
@@ -334,16 +334,22 @@ impl<'a> Dialing<'a> {
     /// Dials, with a fair share of the time that is left: an endpoint that swallows everything leaves time for others.
     async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<Io> {
         let left = self.deadline.since(now);
-        let share = match self.attempts.saturating_sub(self.retries) {
+        let share = match self.retry.attempts.saturating_sub(self.retries) {
             0 => left,
             // This one is among the hopeful ones, unless health is disregarded.
             more => {
                 left / u32::try_from(self.hopeful(now)).unwrap_or(u32::MAX).clamp(1, more.saturating_add(1))
             }
         };
+        let connecting = async {
+            match endpoint.addresses() {
+                [only] => dial(only, &self.dial).await,
+                // Boxed, so that the usual endpoint does not pay for the room that the race of two takes.
+                pair => Box::pin(dial_first(pair, &self.dial)).await.map(|(_, io)| io),
+            }
+        };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {share:.1?}"));
-        let (_, io) = timeout(share, dial_first(endpoint.addresses(), &self.dial)).await.map_err(late)??;
-        Ok(io)
+        timeout(share, connecting).await.map_err(late)?
     }
 
     /// Gives up an endpoint that failed; returns if another attempt may be made.
@@ -358,7 +364,8 @@ impl<'a> Dialing<'a> {
             self.tried.push(endpoint.id);
         }
         let now = Clock::now();
-        let may = self.retries < self.attempts && now < self.deadline && self.upstream.budget.spend(now);
+        let may =
+            self.retries < self.retry.attempts && now < self.deadline && self.upstream.budget.spend(now);
         if !may {
             return Err(unreachable(&endpoint, error));
         }

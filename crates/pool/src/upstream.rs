@@ -187,8 +187,12 @@ impl Upstream {
         self.gate.with(|ledger| {
             // The roster changes under this lock, so it agrees with the ledger.
             let roster = self.roster.load();
-            open_selected(ledger, &roster, Clock::now());
-            let (endpoint, why) = self.choose(&roster, hash, tried)?;
+            let chosen = self.choose(&roster, hash, tried);
+            if matches!(chosen, Err(NoChoice::Full)) {
+                // The place was promised room that has closed. The ledger must know before the ask lines up again.
+                open_selected(ledger, &roster, Clock::now());
+            }
+            let (endpoint, why) = chosen?;
             if ledger.claim(ticket, &endpoint) { Ok((endpoint, why)) } else { Err(NoChoice::Full) }
         })
     }

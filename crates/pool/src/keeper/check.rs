@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_transport::{DialOptions, Io, dial_first};
+use tieline_transport::{DialOptions, Io, dial_first, is_exhaustion};
 use tieline_wire::greeting::{Conversation, Probe, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -22,24 +22,26 @@ pub(super) async fn check(upstream: Arc<Upstream>, endpoint: EndpointId, setting
     let Some(endpoint) = upstream.endpoints().into_iter().find(|other| other.id == endpoint) else { return };
     sleep(FIRST_WITHIN.min(settings.every).mul_f64(fastrand::f64())).await;
     loop {
-        let result = match timeout(settings.timeout, converse(&endpoint, &settings.probe)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer to the check within {:?}", settings.timeout)),
-        };
-        upstream.checked(&endpoint, result, &settings);
+        let late = |_| Some(Err(format!("no answer to the check within {:?}", settings.timeout)));
+        let conversed = timeout(settings.timeout, converse(&endpoint, &settings.probe)).await;
+        if let Some(result) = conversed.unwrap_or_else(late) {
+            upstream.checked(&endpoint, result, &settings);
+        }
         sleep(settings.every.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
 
-/// Connects and talks until there is a verdict; says why it is a bad one.
-async fn converse(endpoint: &Endpoint, probe: &Probe) -> Result<(), String> {
-    let dialed = dial_first(endpoint.addresses(), &DialOptions::default()).await;
-    let (_, mut io) = dialed.map_err(|error| error.to_string())?;
-    let Some(mut conversation) = probe.start() else { return Ok(()) };
-    match talk(&mut io, &mut conversation).await {
-        Ok(verdict) => verdict,
-        Err(error) => Err(error.to_string()),
-    }
+/// Connects and talks until there is a verdict; a bad one says why. `None` when this machine lacks descriptors or
+/// ports: that tells nothing about the endpoint.
+async fn converse(endpoint: &Endpoint, probe: &Probe) -> Option<Result<(), String>> {
+    let mut io = match dial_first(endpoint.addresses(), &DialOptions::default()).await {
+        Ok((_, io)) => io,
+        Err(error) if is_exhaustion(&error) => return None,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let Some(mut conversation) = probe.start() else { return Some(Ok(())) };
+    let talked = talk(&mut io, &mut conversation).await;
+    Some(talked.unwrap_or_else(|error| Err(error.to_string())))
 }
 
 async fn talk(io: &mut Io, conversation: &mut Conversation) -> io::Result<Result<(), String>> {
