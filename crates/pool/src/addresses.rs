@@ -1,4 +1,4 @@
-//! From a name's addresses to endpoints: an IPv6 and an IPv4 address make one, dialed whichever answers first.
+//! From a name's addresses to endpoints: an IPv6 and an IPv4 address make one, and the first to answer wins.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,9 +23,9 @@ impl Pair {
     }
 }
 
-/// Pairs a name's addresses. What was paired `before` and is still there stays paired, so that one address which
-/// comes or goes does not disturb the endpoints made of the others; the rest is paired in numeric order, since the
-/// order of an answer means nothing (RFC 1035 servers rotate it).
+/// Pairs a name's addresses. What was paired `before` and is still there stays paired, so that one address
+/// which comes or goes does not disturb the endpoints made of the others; the rest is paired in numeric
+/// order, since the order of an answer means nothing (RFC 1035 servers rotate it).
 pub(crate) fn pair(before: &[Pair], v6: &[Ipv6Addr], v4: &[Ipv4Addr]) -> Vec<Pair> {
     let mut v6: BTreeSet<Ipv6Addr> = v6.iter().copied().collect();
     let mut v4: BTreeSet<Ipv4Addr> = v4.iter().copied().collect();
@@ -85,7 +85,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every address is used once, pairs are as many as can be, and the same answer in another order changes nothing.
+        /// Every address is used once, pairs are as many as can be, and the same answer in another order
+        /// changes nothing.
         #[test]
         fn pairing_is_complete_and_stable(
             six in prop::collection::btree_set(0u16..12, 0..8),

@@ -21,7 +21,7 @@ use why::Rule;
 /// How an upstream spreads its leases over its endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Balance {
-    /// The better of two drawn at random, by (in flight + 1) × latency ÷ weight; a slow endpoint is left at once.
+    /// The better of two drawn at random, by (in flight + 1) × latency ÷ weight: a slow one is left at once.
     #[default]
     PeakEwma,
     /// The better of two drawn at random, by (in flight + 1) ÷ weight.
@@ -140,8 +140,8 @@ pub enum NoChoice {
     Full,
 }
 
-/// Chooses one of `candidates`. The usable tier comes first ([`select`]), then those with room that were not yet
-/// tried (or, when all were, any with room), then the method. Allocates only if `scratch` is too small.
+/// Chooses one of `candidates`. The usable tier comes first ([`select`]), then those with room that were not
+/// yet tried (or, when all were, any with room), then the method. Allocates only if `scratch` is too small.
 ///
 /// # Errors
 /// [`NoChoice`].

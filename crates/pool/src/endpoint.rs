@@ -17,8 +17,8 @@ use crate::state::EndpointId;
 use crate::status::EndpointStatus;
 use crate::tally::Tally;
 
-/// One dialable member of an upstream. Workers read and count without locks; it outlives its place in the config
-/// for as long as a lease of it is out.
+/// One dialable member of an upstream. Workers read and count without locks; it outlives its place in the
+/// config for as long as a lease of it is out.
 #[derive(Debug)]
 pub struct Endpoint {
     pub(crate) id: EndpointId,
@@ -45,7 +45,7 @@ pub struct Endpoint {
     standing_since: AtomicU64,
     /// A lease failed since one last went well, so that the good ones need not lock to find out.
     has_failures: AtomicBool,
-    // Held for a few instructions, when a check or a lease has failed or a first success follows; never over an await.
+    // Held for a few instructions, after a failure or the first success behind one; never over an await.
     #[allow(clippy::disallowed_types)]
     trouble: std::sync::Mutex<Trouble>,
 }
@@ -308,7 +308,8 @@ impl Endpoint {
     }
 }
 
-/// `10.0.0.5:80`; for a name `db.example.com:80@10.0.0.5`, for a pair of addresses `db.example.com:80@fd00::5+10.0.0.5`.
+/// `10.0.0.5:80`; for a name `db.example.com:80@10.0.0.5`, for a pair of addresses
+/// `db.example.com:80@fd00::5+10.0.0.5`.
 fn label(configured: &Address, addresses: &[EndpointAddr]) -> Arc<str> {
     let Address::Name { .. } = configured else { return configured.to_string().into() };
     let ip = |address: &EndpointAddr| match address {

@@ -1,7 +1,7 @@
 //! How long an endpoint takes to answer: a peak-sensitive moving average.
 //!
-//! After Finagle's `PeakEwma`: a rise is believed at once, a fall slowly. Without news the value sinks, so that an
-//! endpoint which was slow once is given another chance, and in the end it counts as unknown.
+//! After Finagle's `PeakEwma`: a rise is believed at once, a fall slowly. Without news the value sinks, so
+//! that an endpoint which was slow once is given another chance, and in the end it counts as unknown.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tieline_base::Moment;
 
 const HALF_LIFE: Duration = Duration::from_secs(10);
 
-/// After so long without news nothing is known: the value would have sunk to 1/64, an invitation to a stampede.
+/// After so long without news nothing is known: the value would have sunk to 1/64 and invite a stampede.
 const STALE: Duration = Duration::from_secs(60);
 
 /// A latency and when it was last measured. Fits one atomic ([`PeakEwma::to_bits`]).

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use crate::endpoint::Endpoint;
 use crate::state::{Answer, PoolState, Ticket};
 
-/// Where leases of an upstream with caps pass. An upstream that never had a cap never locks it. Once one has had a
-/// cap it stays governed, since counting on costs less than being wrong about a change.
+/// Where leases of an upstream with caps pass. An upstream that never had a cap never locks it. Once one has
+/// had a cap it stays governed, since counting on costs less than being wrong about a change.
 #[derive(Debug)]
 pub(crate) struct Gate {
     governed: AtomicBool,

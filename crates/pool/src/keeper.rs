@@ -26,9 +26,10 @@ enum Duty {
 const PAUSE_AFTER_DEFECT: Duration = Duration::from_secs(1);
 
 impl Upstream {
-    /// Keeps the upstream until `stop` is over: resolves its names, checks its endpoints, each on its own so that a
-    /// slow one delays no other, and follows every change of its settings. Belongs on the control plane's runtime;
-    /// without it names have no addresses and no endpoint is checked. Dropping it ends all it does.
+    /// Keeps the upstream until `stop` is over: resolves its names, checks its endpoints, each on its own so
+    /// that a slow one delays no other, and follows every change of its settings. Belongs on the control
+    /// plane's runtime; without it names have no addresses and no endpoint is checked. Dropping it ends all
+    /// it does.
     pub async fn keep(self: Arc<Self>, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut changes = self.changes();
@@ -44,7 +45,8 @@ impl Upstream {
                 () = until_next_return(&self) => self.refresh(),
                 Some(ended) = duties.running.join_next() => {
                     if ended.is_err_and(|error| error.is_panic()) {
-                        tracing::error!(upstream = self.name(), "a check or lookup died of a defect; it starts anew");
+                        let upstream = self.name();
+                        tracing::error!(upstream, "a check or lookup died of a defect; it starts anew");
                         sleep(PAUSE_AFTER_DEFECT).await;
                     }
                 }
@@ -62,7 +64,8 @@ struct Duties {
 }
 
 impl Duties {
-    /// Begins what `upstream` wants done now and ends the rest; what is under way and still wanted is not disturbed.
+    /// Begins what `upstream` wants done now and ends the rest; what is under way and still wanted is not
+    /// disturbed.
     fn become_those_of(&mut self, upstream: &Arc<Upstream>) {
         let wanted = duties_of(upstream);
         self.handles.retain(|duty, handle| {

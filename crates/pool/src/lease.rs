@@ -60,33 +60,43 @@ pub enum Event<'a> {
     },
 }
 
-/// One upstream connection on loan. Dropping it gives the place back at once, to the oldest that waits for it; the
-/// connection is closed with it unless it was taken out.
+/// One upstream connection on loan: the connection, and the place that it takes. Dropping it closes the one
+/// and gives back the other.
 #[derive(Debug)]
 pub struct Lease {
-    upstream: Arc<Upstream>,
-    endpoint: Arc<Endpoint>,
-    io: Option<Io>,
+    io: Io,
+    loan: Loan,
 }
 
 impl Lease {
-    /// Takes the connection out; the place stays taken until the lease is dropped. `None` the second time.
-    pub fn take_io(&mut self) -> Option<Io> {
-        self.io.take()
+    /// Parts the connection from its place: for those who join the connection with another.
+    pub fn split(self) -> (Io, Loan) {
+        (self.io, self.loan)
     }
 
     /// The endpoint it leads to. One that [`Endpoint::is_leaving`] by now left while it was being dialed.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+        &self.loan.endpoint
     }
 
     /// The upstream it belongs to.
     pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
+        &self.loan.upstream
     }
+}
 
-    /// The endpoint's first byte came, `after` the client's first byte was sent to it (or after connecting, where the
-    /// server speaks first). This is the latency that balancing goes by, and the proof that the endpoint serves.
+/// The place that a leased connection takes. Dropping it gives the place back at once, to the oldest that
+/// waits.
+#[derive(Debug)]
+pub struct Loan {
+    upstream: Arc<Upstream>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Loan {
+    /// The endpoint's first byte came, `after` the client's first byte was sent to it (or after connecting,
+    /// where the server speaks first). This is the latency that balancing goes by, and the proof that the
+    /// endpoint serves.
     pub fn first_byte(&self, after: Duration) {
         self.endpoint.served(after, Clock::now());
     }
@@ -97,7 +107,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Loan {
     fn drop(&mut self) {
         self.upstream.give_back(&self.endpoint);
     }
@@ -128,13 +138,15 @@ pub enum LeaseError {
 }
 
 impl Upstream {
-    /// Lends a connection: waits for a place under the caps, chooses an endpoint and dials it; if that fails, others,
-    /// while time, attempts and the retry budget last. Tells `observe` of every step. Safe to drop at any point.
+    /// Lends a connection: waits for a place under the caps, chooses an endpoint and dials it; if that fails,
+    /// others, while time, attempts and the retry budget last. Tells `observe` of every step. Safe to drop at
+    /// any point.
     ///
     /// # Errors
     /// A [`Fault`] of stage *acquire*: `limit:queue` and `timeout:acquire` at the caps, `timeout:connect` or
-    /// `unreachable` when endpoints fail, `exhausted` when this machine lacks descriptors or ports, `internal` for a
-    /// permit that names another upstream. Its source, where there is one, is a [`LeaseError`].
+    /// `unreachable` when endpoints fail, `exhausted` when this machine lacks descriptors or ports,
+    /// `internal` for a permit that names another upstream. Its source, where there is one, is a
+    /// [`LeaseError`].
     pub async fn lease(
         self: &Arc<Self>,
         permit: &Permit,
@@ -166,7 +178,8 @@ struct Seat<'a> {
 impl Seat<'_> {
     fn into_lease(mut self, io: Io) -> Lease {
         self.passed_on = true;
-        Lease { upstream: Arc::clone(self.upstream), endpoint: Arc::clone(&self.endpoint), io: Some(io) }
+        let loan = Loan { upstream: Arc::clone(self.upstream), endpoint: Arc::clone(&self.endpoint) };
+        Lease { io, loan }
     }
 
     /// Gives up the endpoint, and keeps the place under the upstream's own cap.
@@ -303,14 +316,16 @@ impl<'a> Dialing<'a> {
                     self.place.spent = true;
                     return Ok((Seat { upstream: self.upstream, endpoint, passed_on: false }, why));
                 }
-                // Endpoints have closed since the place was granted, or caps have come up since none was needed.
+                // Endpoints have closed since the place was granted, or caps have come up since none was
+                // needed.
                 Err(NoChoice::Full) => self.place.wait(observe).await?,
                 Err(NoChoice::Empty) => self.some_endpoint().await?,
             }
         }
     }
 
-    /// Returns when there is an endpoint to be tried: at once, or when a name that was never asked for has its answer.
+    /// Returns when there is an endpoint to be tried: at once, or when a name that was never asked for has
+    /// its answer.
     async fn some_endpoint(&self) -> Result<(), Fault> {
         let mut changes = self.upstream.changes();
         loop {
@@ -331,7 +346,8 @@ impl<'a> Dialing<'a> {
         }
     }
 
-    /// Dials, with a fair share of the time that is left: an endpoint that swallows everything leaves time for others.
+    /// Dials, with a fair share of the time that is left: an endpoint that swallows everything leaves time
+    /// for others.
     async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<Io> {
         let left = self.deadline.since(now);
         let share = match self.retry.attempts.saturating_sub(self.retries) {

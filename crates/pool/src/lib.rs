@@ -1,12 +1,13 @@
 //! Floor 3: leases of upstream connections.
 //!
-//! Owns the choice of an endpoint, its health, the exact caps and the line before them, second attempts and DNS.
-//! Refuses to know routes, listeners, the config file and every protocol by name: a probe is bytes that come from
-//! `wire`. Only a [`Permit`](tieline_policy::Permit) opens an upstream.
+//! Owns the choice of an endpoint, its health, the exact caps and the line before them, second attempts and
+//! DNS. Refuses to know routes, listeners, the config file and every protocol by name: a probe is bytes that
+//! come from `wire`. Only a [`Permit`](tieline_policy::Permit) opens an upstream.
 //!
-//! The decisions are pure: [`balance`] (which endpoint), `state` (who has a place, who waits), `health`, `outlier`,
-//! `slow_start`, `ewma`, `retry` and `addresses` know neither sockets nor clocks. Around them lie [`Upstream`], which
-//! holds what all workers share, its `lease`, and its keeper. Start with [`Upstream::lease`].
+//! The decisions are pure: [`balance`] (which endpoint), `state` (who has a place, who waits), `health`,
+//! `outlier`, `slow_start`, `ewma`, `retry` and `addresses` know neither sockets nor clocks. Around them lie
+//! [`Upstream`], which holds what all workers share, its `lease`, and its keeper. Start with
+//! [`Upstream::lease`].
 
 mod addresses;
 pub mod balance;
@@ -30,7 +31,7 @@ mod upstream;
 pub use balance::{Balance, Standing, Why};
 pub use endpoint::Endpoint;
 pub use health::Thresholds;
-pub use lease::{Ask, Event, Lease, LeaseError};
+pub use lease::{Ask, Event, Lease, LeaseError, Loan};
 pub use outlier::OutlierSettings;
 pub use settings::{DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Settings};
 pub use status::{EndpointStatus, NameStatus, UpstreamStatus};

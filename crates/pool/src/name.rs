@@ -7,7 +7,8 @@ use tieline_base::{Address, EndpointAddr};
 
 use crate::addresses::{Pair, pair};
 
-/// What the resolver said of a name. The families are asked for apart, and one may fail while the other answers.
+/// What the resolver said of a name. The families are asked for apart, and one may fail while the other
+/// answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
     pub(crate) v6: Result<Vec<Ipv6Addr>, String>,
@@ -16,8 +17,8 @@ pub(crate) struct Answer {
     pub(crate) ttl: Option<Duration>,
 }
 
-/// What is known of a name. A failure never takes addresses away: a resolver that is down, or that denies a name which
-/// was there a minute ago, is more often wrong than right.
+/// What is known of a name. A failure never takes addresses away: a resolver that is down, or that denies a
+/// name which was there a minute ago, is more often wrong than right.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Name {
     pairs: Vec<Pair>,
@@ -47,7 +48,7 @@ impl Name {
         match (&error, &self.error) {
             (Some(error), None) => {
                 let kept = self.pairs.len();
-                tracing::warn!(upstream, name = %address, error, kept, "name not resolved; old addresses stay");
+                tracing::warn!(upstream, name = %address, error, kept, "name not resolved");
             }
             (None, Some(_)) => tracing::info!(upstream, name = %address, "name resolved again"),
             _ => {}
@@ -55,12 +56,8 @@ impl Name {
         self.error = error;
         if self.error.is_none() {
             // A family that failed alone keeps its old addresses.
-            let v6 = answer
-                .v6
-                .unwrap_or_else(|_| self.known(|ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None }));
-            let v4 = answer
-                .v4
-                .unwrap_or_else(|_| self.known(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None }));
+            let v6 = answer.v6.unwrap_or_else(|_| self.known(v6_of));
+            let v4 = answer.v4.unwrap_or_else(|_| self.known(v4_of));
             self.pairs = pair(&self.pairs, &v6, &v4);
         }
     }
@@ -73,6 +70,22 @@ impl Name {
 
     fn known<T>(&self, family: impl Fn(IpAddr) -> Option<T>) -> Vec<T> {
         self.pairs.iter().flat_map(|pair| pair.addresses()).filter_map(family).collect()
+    }
+}
+
+/// The address, if it is of IPv6.
+pub(crate) fn v6_of(ip: IpAddr) -> Option<Ipv6Addr> {
+    match ip {
+        IpAddr::V6(v6) => Some(v6),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// The address, if it is of IPv4.
+pub(crate) fn v4_of(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
     }
 }
 

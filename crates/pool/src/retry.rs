@@ -1,7 +1,7 @@
 //! Second attempts: how many an upstream may cause, and how long to wait before one.
 //!
-//! A dead endpoint must not double the load on the living. Finagle's `RetryBudget`: retries are paid for by first
-//! attempts, plus a small floor so that a quiet upstream can retry too.
+//! A dead endpoint must not double the load on the living. Finagle's `RetryBudget`: retries are paid for by
+//! first attempts, plus a small floor so that a quiet upstream can retry too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,8 @@ const RETRY: u64 = 100;
 /// Retries that are free in each second.
 const FLOOR_PER_SECOND: u64 = 3;
 
-/// Retries that may be saved up: ten seconds of the floor and some earnings. Bounds the burst after a long calm.
+/// Retries that may be saved up: ten seconds of the floor and some earnings. Bounds the burst after a long
+/// calm.
 const SAVED_MAX: u64 = 100;
 
 /// An upstream's account of retries, shared by all workers.
@@ -57,17 +58,19 @@ impl RetryBudget {
         const NS_PER_UNIT: u64 = 1_000_000_000 / (FLOOR_PER_SECOND * RETRY);
         let last = self.paid_ns.load(Ordering::Relaxed);
         let units = now.0.saturating_sub(last) / NS_PER_UNIT;
-        // Only whole units move the time forward, so that no fraction is lost; one of two racing workers wins.
+        // Only whole units move the time forward, so that no fraction is lost; one of two racing workers
+        // wins.
         let next = last + units * NS_PER_UNIT;
         let won = self.paid_ns.compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if won { units } else { 0 }
     }
 }
 
-/// How long to wait before attempt number `attempt` (the first retry is 1): "full jitter", anywhere between nothing
-/// and `base` doubled with each attempt, up to `most`. `random` is 64 random bits.
+/// How long to wait before attempt number `attempt` (the first retry is 1): "full jitter", anywhere between
+/// nothing and `base` doubled with each attempt, up to `most`. `random` is 64 random bits.
 ///
-/// Brooker, "Exponential Backoff And Jitter" (2015): the spread is what keeps many waiters from coming back as one.
+/// Brooker, "Exponential Backoff And Jitter" (2015): the spread is what keeps many waiters from coming back
+/// as one.
 pub(crate) fn backoff(attempt: u32, base: Duration, most: Duration, random: u64) -> Duration {
     let doubled = base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     doubled.min(most).mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)

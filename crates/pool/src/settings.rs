@@ -44,8 +44,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The upstream `name` of `endpoints`, all else at its default: peak-ewma, panic below 50 %, no slow start, no
-    /// active checks, outliers ejected, 5 s to connect and 5 s to wait, no caps, two retries within 20 %.
+    /// The upstream `name` of `endpoints`, all else at its default: peak-ewma, panic below 50 %, no slow
+    /// start, no active checks, outliers ejected, 5 s to connect and 5 s to wait, no caps, two retries within
+    /// 20 %.
     pub fn new(name: impl Into<String>, endpoints: Vec<EndpointSettings>) -> Self {
         Settings {
             name: name.into(),

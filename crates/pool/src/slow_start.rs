@@ -4,8 +4,8 @@ use std::time::Duration;
 
 const FLOOR: f64 = 0.1;
 
-/// The share of its weight that an endpoint counts with, `up` after it came up: from 10 % straight to 100 % over
-/// `window`; always 100 % if `window` is zero.
+/// The share of its weight that an endpoint counts with, `up` after it came up: from 10 % straight to 100 %
+/// over `window`; always 100 % if `window` is zero.
 pub(crate) fn share(up: Duration, window: Duration) -> f64 {
     if up >= window {
         return 1.0;

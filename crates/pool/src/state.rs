@@ -1,7 +1,8 @@
 //! The pure brain of an upstream's caps: who may have a lease now, who waits, and who is next.
 //!
-//! An ask is granted a *place* (one of `size`), and then claims an endpoint that has room for it. Between the two it
-//! is promised that some open endpoint has room. Who cannot be granted waits in line, the oldest first.
+//! An ask is granted a *place* (one of `size`), and then claims an endpoint that has room for it. Between the
+//! two it is promised that some open endpoint has room. Who cannot be granted waits in line, the oldest
+//! first.
 
 use std::collections::VecDeque;
 
@@ -24,8 +25,8 @@ pub(crate) enum Answer {
     Refused,
 }
 
-/// The caps, the line, and all leases out. Every event that may free a place pushes the tickets it grants, oldest
-/// first, to `grants`.
+/// The caps, the line, and all leases out. Every event that may free a place pushes the tickets it grants,
+/// oldest first, to `grants`.
 #[derive(Debug)]
 pub(crate) struct PoolState {
     size: u32,
@@ -90,8 +91,8 @@ impl PoolState {
         }
     }
 
-    /// The granted ask takes `endpoint`; false, with nothing changed, if it has no room or the ask no place. Taking a
-    /// closed one leaves the room that it was promised to the next in line.
+    /// The granted ask takes `endpoint`; false, with nothing changed, if it has no room or the ask no place.
+    /// Taking a closed one leaves the room that it was promised to the next in line.
     pub(crate) fn claim(&mut self, ticket: Ticket, endpoint: EndpointId, grants: &mut Vec<Ticket>) -> bool {
         let Some(index) = self.slots.iter().position(|slot| slot.id == endpoint && slot.room() > 0) else {
             return false;
@@ -113,7 +114,8 @@ impl PoolState {
         }
     }
 
-    /// The granted ask found no endpoint with room, as endpoints have closed meanwhile: back to its old place in line.
+    /// The granted ask found no endpoint with room, as endpoints have closed meanwhile: back to its old place
+    /// in line.
     pub(crate) fn put_back(&mut self, ticket: Ticket, grants: &mut Vec<Ticket>) {
         if self.take_unclaimed(ticket) {
             self.lent -= 1;
@@ -162,7 +164,8 @@ impl PoolState {
         self.grant_waiting(grants);
     }
 
-    /// Changes the caps of the whole. Leases above `size` are not taken away, nor are those in line sent home.
+    /// Changes the caps of the whole. Leases above `size` are not taken away, nor are those in line sent
+    /// home.
     pub(crate) fn resize(&mut self, size: u32, queue: usize, grants: &mut Vec<Ticket>) {
         (self.size, self.queue) = (size, queue);
         self.grant_waiting(grants);

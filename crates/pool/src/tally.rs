@@ -1,9 +1,11 @@
-//! Leases out at one endpoint: one atomic word while there is no cap, under the gate's lock once there is one.
+//! Leases out at one endpoint: one atomic word while there is no cap, under the gate's lock once there is
+//! one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count, and in the lowest bit whether the gate governs it. While it does, only the holder of the gate's lock
-/// changes the count; because both are one word, not one lease is miscounted when caps come up on a reload.
+/// A count, and in the lowest bit whether the gate governs it. While it does, only the holder of the gate's
+/// lock changes the count; because both are one word, not one lease is miscounted when caps come up on a
+/// reload.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(AtomicU64);
 

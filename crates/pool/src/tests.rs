@@ -55,9 +55,9 @@ fn address_of(lease: &Lease) -> EndpointAddr {
 }
 
 /// Whom the lease's connection leads to.
-fn peer_of(mut lease: Lease) -> SocketAddr {
-    match lease.take_io() {
-        Some(Io::Tcp(tcp)) => tcp.peer_addr().unwrap(),
+fn peer_of(lease: Lease) -> SocketAddr {
+    match lease.split().0 {
+        Io::Tcp(tcp) => tcp.peer_addr().unwrap(),
         other => panic!("{other:?}"),
     }
 }

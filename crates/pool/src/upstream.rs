@@ -21,12 +21,12 @@ use crate::settings::{EndpointSettings, HealthSettings, Settings};
 use crate::state::{EndpointId, Ticket};
 use crate::status::{NameStatus, UpstreamStatus};
 
-/// Told of every endpoint that leaves, so that whoever holds connections to it can drain them. Called with no lock
-/// held, on the thread that made the change.
+/// Told of every endpoint that leaves, so that whoever holds connections to it can drain them. Called with no
+/// lock held, on the thread that made the change.
 pub type OnLeave = Arc<dyn Fn(&Endpoint) + Send + Sync>;
 
-/// A named set of endpoints, and where leases of them come from. There is one for the whole process; it lives outside
-/// the config snapshot, and a reload changes it in place ([`Upstream::apply`]).
+/// A named set of endpoints, and where leases of them come from. There is one for the whole process; it lives
+/// outside the config snapshot, and a reload changes it in place ([`Upstream::apply`]).
 pub struct Upstream {
     name: Box<str>,
     roster: ArcSwap<Roster>,
@@ -39,7 +39,8 @@ pub struct Upstream {
     /// An endpoint was ejected, and must be let back in time.
     pub(crate) ejected: Notify,
     on_leave: OnLeave,
-    // Held while an operator, a reload or the keeper changes the roster; never by a lease, never over an await.
+    // Held while an operator, a reload or the keeper changes the roster; never by a lease, never over an
+    // await.
     #[allow(clippy::disallowed_types)]
     control: std::sync::Mutex<Control>,
 }
@@ -48,8 +49,8 @@ pub struct Upstream {
 struct Control {
     next_id: u64,
     names: BTreeMap<Address, Name>,
-    /// What operators said last of an endpoint, by the name they called it: true to drain it. The latest rule that
-    /// fits decides, also for endpoints to come.
+    /// What operators said last of an endpoint, by the name they called it: true to drain it. The latest rule
+    /// that fits decides, also for endpoints to come.
     drains: Vec<(String, bool)>,
     /// Gone from the roster, with leases still out.
     leaving: Vec<Arc<Endpoint>>,
@@ -93,8 +94,8 @@ impl Upstream {
         &self.name
     }
 
-    /// Obeys new settings. Endpoints that stay keep their standing, counters and leases; those that are gone are
-    /// told to [`OnLeave`] and returned. The name does not change.
+    /// Obeys new settings. Endpoints that stay keep their standing, counters and leases; those that are gone
+    /// are told to [`OnLeave`] and returned. The name does not change.
     pub fn apply(&self, settings: Settings) -> Vec<Arc<Endpoint>> {
         let left = self.change(|control, _| {
             control.names.retain(|address, _| settings.endpoints.iter().any(|e| e.address == *address));
@@ -108,9 +109,9 @@ impl Upstream {
         self.told_of(left)
     }
 
-    /// Takes the endpoints called `text` (a configured address, a label, or an address that a name stands for) out
-    /// of use: no new leases. It holds until [`Upstream::enable_endpoint`], across reloads and new DNS answers.
-    /// Leases that are out stay; their holders drain them.
+    /// Takes the endpoints called `text` (a configured address, a label, or an address that a name stands
+    /// for) out of use: no new leases. It holds until [`Upstream::enable_endpoint`], across reloads and new
+    /// DNS answers. Leases that are out stay; their holders drain them.
     ///
     /// # Errors
     /// [`UnknownEndpoint`] if none is called so.
@@ -189,7 +190,8 @@ impl Upstream {
             let roster = self.roster.load();
             let chosen = self.choose(&roster, hash, tried);
             if matches!(chosen, Err(NoChoice::Full)) {
-                // The place was promised room that has closed. The ledger must know before the ask lines up again.
+                // The place was promised room that has closed. The ledger must know before the ask lines up
+                // again.
                 open_selected(ledger, &roster, Clock::now());
             }
             let (endpoint, why) = chosen?;
@@ -357,7 +359,8 @@ impl Upstream {
 }
 
 impl Control {
-    /// The endpoints that `settings` and the names make: those of `old` that stay, and new ones. Also who left.
+    /// The endpoints that `settings` and the names make: those of `old` that stay, and new ones. Also who
+    /// left.
     fn enlist(
         &mut self,
         settings: &Settings,

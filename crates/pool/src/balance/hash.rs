@@ -1,8 +1,9 @@
 //! Consistent hashing: weighted rendezvous with bounded load.
 //!
-//! Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates" (1998): each endpoint draws a number for
-//! the key, the best wins, so an endpoint that leaves moves only its own keys. Mirrokni, Thorup and Zadimoghaddam,
-//! "Consistent Hashing with Bounded Loads" (2018): nobody carries more than 1.25 times the average.
+//! Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates" (1998): each endpoint draws a
+//! number for the key, the best wins, so an endpoint that leaves moves only its own keys. Mirrokni, Thorup
+//! and Zadimoghaddam, "Consistent Hashing with Bounded Loads" (2018): nobody carries more than 1.25 times the
+//! average.
 
 use super::{Candidate, Rule};
 
@@ -12,7 +13,7 @@ const BOUND: f64 = 1.25;
 /// Up to here no bound holds: with a handful in flight a key's own endpoint is worth more than evenness.
 const BOUND_FLOOR: f64 = 8.0;
 
-/// What an endpoint known as `name` is to the hash: the same in every process and every version. FNV-1a, mixed.
+/// What an endpoint known as `name` is to the hash: the same in every process and version. FNV-1a, mixed.
 pub fn stable_key(name: &str) -> u64 {
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     mix(name.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
@@ -36,7 +37,7 @@ pub(super) fn rendezvous(candidates: &[Candidate], eligible: &[usize], hash: u64
     }
 }
 
-/// An exponentially distributed number of rate `weight`: the chance of drawing the smallest is the share of weight.
+/// An exponentially distributed number of rate `weight`: who draws the smallest does so by share of weight.
 fn draw(candidate: &Candidate, key: u64) -> f64 {
     let uniform = ((mix(candidate.key ^ key) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     -uniform.ln() / candidate.weight

@@ -1,7 +1,7 @@
 //! The power of two choices: two drawn at random, the cheaper taken.
 //!
-//! Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001): nearly as even as comparing all,
-//! and no endpoint that looks cheap is stormed by everybody at once.
+//! Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001): nearly as even as comparing
+//! all, and no endpoint that looks cheap is stormed by everybody at once.
 
 use super::{Candidate, Rule};
 

@@ -268,8 +268,8 @@ fn any_balance() -> impl Strategy<Value = Balance> {
 }
 
 proptest! {
-    /// Whatever the method: the chosen one has room, is in the selected tier, is never drained, and is untried if
-    /// any other would do; none is chosen only if the selected have no room.
+    /// Whatever the method: the chosen one has room, is in the selected tier, is never drained, and is
+    /// untried if any other would do; none is chosen only if the selected have no room.
     #[test]
     fn the_choice_is_always_allowed(
         candidates in prop::collection::vec(any_candidate(), 0..12),
@@ -303,7 +303,8 @@ proptest! {
         let counts = Picker::new(Balance::RoundRobin).counts(&mut candidates, picks);
         let served: Vec<f64> = counts.iter().zip(&weights).map(|(c, w)| *c as f64 / f64::from(*w)).collect();
         let lightest = f64::from(*weights.iter().min().unwrap());
-        let spread = served.iter().fold(0.0, |most: f64, s| most.max(*s)) - served.iter().fold(f64::MAX, |l, s| l.min(*s));
-        prop_assert!(spread <= 1.0 / lightest + 1e-6, "{:?} of {:?}", counts, weights);
+        let most = served.iter().copied().fold(0.0, f64::max);
+        let least = served.iter().copied().fold(f64::MAX, f64::min);
+        prop_assert!(most - least <= 1.0 / lightest + 1e-6, "{:?} of {:?}", counts, weights);
     }
 }

@@ -26,8 +26,8 @@ impl Selection {
 
 /// Finds the tier in use: the lowest whose healthy share is at least `panic`. If no tier has that, health is
 /// disregarded in the lowest tier: a few endpoints carrying the load of all would only fail too, and then the
-/// checks are as likely wrong as the endpoints. A tier all of whose endpoints were tried is passed over while a
-/// later one has untried ones. `None` if there is no endpoint, or an operator drains them all.
+/// checks are as likely wrong as the endpoints. A tier all of whose endpoints were tried is passed over while
+/// a later one has untried ones. `None` if there is no endpoint, or an operator drains them all.
 pub fn select(candidates: &[Candidate], panic: Percent) -> Option<Selection> {
     let fit = |tier: &Census| tier.is_fit(panic);
     let calm = tiers(candidates)

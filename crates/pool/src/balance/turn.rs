@@ -7,8 +7,8 @@ const LAP: f64 = (1u64 << 32) as f64;
 
 /// How far a turn moves an endpoint of `weight`: the heavier, the shorter, the sooner its next turn.
 ///
-/// Waldspurger and Weihl, "Stride Scheduling" (MIT TM-528, 1995): over any span each endpoint gets its share of the
-/// turns to within one, and the turns of a heavy one do not come in a row.
+/// Waldspurger and Weihl, "Stride Scheduling" (MIT TM-528, 1995): no two endpoints are ever
+/// further apart than one turn of the lighter, and the turns of a heavy one do not come in a row.
 pub fn stride(weight: f64) -> u64 {
     (LAP / weight).clamp(1.0, LAP * 1024.0) as u64
 }

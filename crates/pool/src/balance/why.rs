@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Balance, Selection};
 
-/// Why an endpoint was chosen; `Display` says it in one line. Small and `Copy`: no text is made until someone asks.
+/// Why an endpoint was chosen; `Display` says it in one line. Small and `Copy`: text is made when one asks.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Why {
     pub(super) balance: Balance,

@@ -31,8 +31,8 @@ pub(super) async fn check(upstream: Arc<Upstream>, endpoint: EndpointId, setting
     }
 }
 
-/// Connects and talks until there is a verdict; a bad one says why. `None` when this machine lacks descriptors or
-/// ports: that tells nothing about the endpoint.
+/// Connects and talks until there is a verdict; a bad one says why. `None` when this machine lacks
+/// descriptors or ports: that tells nothing about the endpoint.
 async fn converse(endpoint: &Endpoint, probe: &Probe) -> Option<Result<(), String>> {
     let mut io = match dial_first(endpoint.addresses(), &DialOptions::default()).await {
         Ok((_, io)) => io,

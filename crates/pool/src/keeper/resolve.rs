@@ -1,6 +1,6 @@
 //! One name's addresses, asked for again as their records run out.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use hickory_resolver::proto::rr::RecordType;
 use tieline_base::Address;
 use tokio::time::sleep;
 
-use crate::name::Answer;
+use crate::name::{Answer, v4_of, v6_of};
 use crate::retry::backoff;
 use crate::settings::DnsSettings;
 use crate::upstream::Upstream;
@@ -50,10 +50,8 @@ async fn resolve(host: &str, settings: &DnsSettings) -> Answer {
     let (v6, v4) =
         tokio::join!(family(&resolver, host, RecordType::AAAA), family(&resolver, host, RecordType::A));
     let ttl = [&v6, &v4].into_iter().flatten().filter_map(|(_, ttl)| *ttl).min();
-    let only_v6 = |ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None };
-    let only_v4 = |ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None };
-    let v6 = v6.map(|(ips, _)| ips.into_iter().filter_map(only_v6).collect::<Vec<Ipv6Addr>>());
-    let v4 = v4.map(|(ips, _)| ips.into_iter().filter_map(only_v4).collect::<Vec<Ipv4Addr>>());
+    let v6 = v6.map(|(ips, _)| ips.into_iter().filter_map(v6_of).collect());
+    let v4 = v4.map(|(ips, _)| ips.into_iter().filter_map(v4_of).collect());
     Answer { v6, v4, ttl }
 }
 
@@ -71,12 +69,12 @@ fn resolver(settings: &DnsSettings) -> Result<TokioResolver, NetError> {
     builder.build()
 }
 
-fn asking(servers: &[std::net::SocketAddr]) -> ResolverConfig {
+fn asking(servers: &[SocketAddr]) -> ResolverConfig {
     let at = |mut connection: ConnectionConfig, port| {
         connection.port = port;
         connection
     };
-    let server = |server: &std::net::SocketAddr| {
+    let server = |server: &SocketAddr| {
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
             .map(|connection| at(connection, server.port()));
         NameServerConfig::new(server.ip(), true, connections.into())
@@ -84,8 +82,8 @@ fn asking(servers: &[std::net::SocketAddr]) -> ResolverConfig {
     ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect())
 }
 
-/// The addresses of one family, and how long the shortest-lived of their records lives. None is no error: a name
-/// may have the other family alone.
+/// The addresses of one family, and how long the shortest-lived of their records lives. None is no error: a
+/// name may have the other family alone.
 async fn family(
     resolver: &TokioResolver,
     host: &str,
@@ -97,8 +95,8 @@ async fn family(
             let ttl = records.clone().map(|record| Duration::from_secs(record.ttl.into())).min();
             Ok((records.filter_map(|record| record.data.ip_addr()).collect(), ttl))
         }
-        Err(error) if error.is_no_records_found() && !error.is_nx_domain() => Ok((Vec::new(), None)),
         Err(error) if error.is_nx_domain() => Err(format!("there is no name {host}")),
+        Err(error) if error.is_no_records_found() => Ok((Vec::new(), None)),
         Err(error) => Err(error.to_string()),
     }
 }

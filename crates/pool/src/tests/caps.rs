@@ -128,9 +128,8 @@ async fn a_waiter_takes_an_endpoint_whose_rest_is_over() {
     settings.endpoints.iter_mut().for_each(|endpoint| endpoint.cap = NonZeroU32::new(1));
     let upstream = upstream(settings);
     let (held, broken) = (lease(&upstream).await.unwrap(), lease(&upstream).await.unwrap());
-    broken.upstream_failed(&"broken pipe");
     let resting = address_of(&broken);
-    drop(broken);
+    broken.split().1.upstream_failed(&"broken pipe");
     kept(&upstream, async {
         let mut waiter = pin!(lease(&upstream));
         assert!(has_to_wait(&mut waiter).await, "its place is free, but it rests");

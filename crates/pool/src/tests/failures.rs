@@ -12,14 +12,14 @@ async fn a_lease_connects_counts_and_gives_back() {
     let server = TcpServer::echo();
     let upstream = upstream(settings(&[server.address()]));
     let (lease, story) = lease_with_story(&upstream).await;
-    let (mut lease, address) = (lease.unwrap(), server.address());
+    let (lease, address) = (lease.unwrap(), server.address());
     assert_eq!(story, [format!("chosen {address}"), format!("connected {address}")]);
     assert_eq!(address_of(&lease), EndpointAddr::Socket(address));
     assert_eq!(upstream.status().endpoints[0].in_flight, 1);
-    let io = lease.take_io();
-    assert!(io.is_some() && lease.take_io().is_none());
-    assert_eq!(upstream.status().endpoints[0].in_flight, 1, "the place outlives the handing out");
-    drop(lease);
+    let (io, loan) = lease.split();
+    drop(io);
+    assert_eq!(upstream.status().endpoints[0].in_flight, 1, "the place outlives the connection");
+    drop(loan);
     let status = &upstream.status().endpoints[0];
     assert_eq!((status.in_flight, status.connects, status.failures), (0, 1, 0));
 }
@@ -138,9 +138,11 @@ async fn an_endpoint_that_breaks_its_connections_rests_while_others_serve() {
     let upstream = upstream(Settings { outlier: Some(outlier), balance, ..settings(&addresses) });
     for _ in 0..6 {
         let lease = lease(&upstream).await.unwrap();
-        match address_of(&lease) == EndpointAddr::Socket(addresses[0]) {
-            true => lease.upstream_failed(&"connection reset"),
-            false => lease.first_byte(Duration::from_millis(1)),
+        let breaks = address_of(&lease) == EndpointAddr::Socket(addresses[0]);
+        let (_io, loan) = lease.split();
+        match breaks {
+            true => loan.upstream_failed(&"connection reset"),
+            false => loan.first_byte(Duration::from_millis(1)),
         }
     }
     let status = upstream.status();
