@@ -213,6 +213,7 @@ impl Place<'_> {
     /// Waits for a place. With a ticket that found no endpoint, waits again, from its old place in line.
     async fn wait(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(), Fault> {
         let gate = self.upstream.gate();
+        self.spent = false;
         let turn = match self.ticket {
             Some(ticket) => gate.with(|ledger| ledger.put_back(ticket)),
             None => match gate.with(|ledger| ledger.ask()) {
@@ -410,4 +411,28 @@ fn unreachable(endpoint: &Endpoint, error: io::Error) -> Fault {
 
 fn fault(whose: Whose, reason: Reason) -> Fault {
     Fault::new(Stage::Acquire, whose, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::EndpointSettings;
+
+    #[test]
+    fn a_shortage_of_ours_is_told_apart_from_an_endpoint_at_fault() {
+        let endpoint = EndpointSettings::new("127.0.0.1:1".parse().unwrap());
+        let upstream = Upstream::new(Settings::new("db", vec![endpoint]), Arc::new(|_| ()));
+        let endpoint = &upstream.endpoints()[0];
+        let told = |error: io::Error| {
+            let fault = unreachable(endpoint, error);
+            (fault.reason, fault.whose)
+        };
+        let (emfile, eaddrnotavail) = (24, 99);
+        for code in [emfile, eaddrnotavail] {
+            assert_eq!(told(io::Error::from_raw_os_error(code)), (Reason::Exhausted, Whose::Us));
+        }
+        let refused = io::ErrorKind::ConnectionRefused.into();
+        assert_eq!(told(refused), (Reason::Unreachable, Whose::Upstream));
+        assert_eq!(told(io::ErrorKind::TimedOut.into()), (Reason::TimeoutConnect, Whose::Upstream));
+    }
 }

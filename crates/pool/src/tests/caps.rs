@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tieline_base::Reason;
-use tieline_testkit::TcpServer;
+use tieline_testkit::{Refusing, TcpServer};
 
 use super::*;
-use crate::{OutlierSettings, PoolSettings, Standing};
+use crate::{Balance, OutlierSettings, PoolSettings, Standing};
 
 fn pool(size: u32, queue: usize) -> PoolSettings {
     PoolSettings { size: NonZeroU32::new(size), queue }
@@ -105,6 +105,31 @@ async fn a_cap_that_comes_with_a_reload_counts_the_leases_that_are_out() {
     let more = [lease(&upstream).await.unwrap(), lease(&upstream).await.unwrap()];
     drop((third, more));
     assert_eq!(upstream.status().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_cap_that_comes_between_two_attempts_is_waited_for_and_given_up_cleanly() {
+    let (server, refusing) = (TcpServer::echo(), Refusing::start());
+    let addresses = [server.address(), refusing.address()];
+    let plain = Settings { balance: Balance::RoundRobin, ..settings(&addresses) };
+    let upstream = upstream(plain.clone());
+    let held = lease(&upstream).await.unwrap();
+    let mut observe = |event: Event<'_>| {
+        if let Event::Failed { .. } = event {
+            upstream.apply(Settings { pool: pool(1, 9), ..plain.clone() });
+        }
+    };
+    let permit = permit("db");
+    let mut second = Box::pin(upstream.lease(&permit, Ask::default(), &mut observe));
+    tokio::select! {
+        _ = &mut second => panic!("the only place is taken"),
+        () = eventually(|| upstream.status().waiting == 1) => {}
+    }
+    drop(second);
+    assert_eq!(upstream.status().waiting, 0);
+    drop(held);
+    assert_eq!(upstream.status().in_flight, 0);
+    lease(&upstream).await.unwrap();
 }
 
 #[tokio::test]
