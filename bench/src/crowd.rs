@@ -67,14 +67,19 @@ enum End {
 impl Crowd {
     /// Opens `count` connections, each heard and answered once.
     pub(crate) fn gather(proxy: SocketAddr, count: usize) -> io::Result<Crowd> {
-        let mut crowd = Crowd { members: Vec::with_capacity(count), said: 0 };
-        for source in 0..count {
-            let mut connection = connect(proxy, source)?;
-            connection.write_all(b"!")?;
-            connection.read_exact(&mut [0])?;
-            crowd.members.push(Member { connection, end: None });
+        let mut crowd = Crowd::line_up(proxy, count)?;
+        for member in &mut crowd.members {
+            member.connection.write_all(b"!")?;
+            member.connection.read_exact(&mut [0])?;
         }
         Ok(crowd)
+    }
+
+    /// Opens `count` connections that say nothing and expect nothing.
+    pub(crate) fn line_up(proxy: SocketAddr, count: usize) -> io::Result<Crowd> {
+        let connected =
+            (0..count).map(|source| Ok(Member { connection: connect(proxy, source)?, end: None }));
+        Ok(Crowd { members: connected.collect::<io::Result<_>>()?, said: 0 })
     }
 
     /// How many there are, ended or not.

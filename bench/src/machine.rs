@@ -91,13 +91,13 @@ impl Placement {
         Ok(Placement { pinned })
     }
 
-    /// Starts all products asked for before `backends`, each in its place.
+    /// Starts all `products` before `backends`, each in its place.
     pub(crate) fn start_all(
         &self,
-        arguments: &Tcp,
+        products: &[Product],
         backends: &[SocketAddr],
     ) -> anyhow::Result<HashMap<Product, Proxy>> {
-        let start = |product| {
+        let start = |&product| {
             let proxy = Proxy::start(product, backends)?;
             if self.pinned {
                 let last = (cpus() - 1).to_string();
@@ -105,7 +105,7 @@ impl Placement {
             }
             Ok((product, proxy))
         };
-        arguments.products().into_iter().map(start).collect()
+        products.iter().map(start).collect()
     }
 }
 

@@ -15,6 +15,10 @@ use crate::machine;
 pub(crate) enum Product {
     Tieline,
     Haproxy,
+    /// With splicing forced: `splice-auto` leaves it to a heuristic, which a steady stream does not always
+    /// meet.
+    #[value(skip)]
+    HaproxySplicing,
     Nginx,
 }
 
@@ -23,6 +27,7 @@ impl Product {
         match self {
             Product::Tieline => "Tieline",
             Product::Haproxy => "HAProxy",
+            Product::HaproxySplicing => "HAProxy with splicing forced",
             Product::Nginx => "nginx",
         }
     }
@@ -58,8 +63,9 @@ impl Proxy {
                 let binary = machine::tieline_binary()?;
                 Server::Tieline(Tieline::start_under(&binary, tool, &tieline_config(address, backends)))
             }
-            Product::Haproxy => {
-                Server::Haproxy(Haproxy::start_under(tool, &haproxy_config(address, backends), address))
+            Product::Haproxy => haproxy(tool, "splice-auto", address, backends),
+            Product::HaproxySplicing => {
+                haproxy(tool, "splice-request\n  option splice-response", address, backends)
             }
             Product::Nginx => {
                 Server::Nginx(Nginx::stream_under(tool, &nginx_config(address, backends), address))
@@ -110,12 +116,17 @@ fn tieline_config(address: SocketAddr, backends: &[SocketAddr]) -> String {
     )
 }
 
-fn haproxy_config(address: SocketAddr, backends: &[SocketAddr]) -> String {
-    // It does not start with a limit of files below two for each connection and each pipe; we never need many pipes.
+fn haproxy(tool: &[&str], option: &str, address: SocketAddr, backends: &[SocketAddr]) -> Server {
+    Server::Haproxy(Haproxy::start_under(tool, &haproxy_config(option, address, backends), address))
+}
+
+fn haproxy_config(option: &str, address: SocketAddr, backends: &[SocketAddr]) -> String {
+    // It does not start unless the limit of files is above two for each connection and each pipe; few pipes
+    // do.
     let most = machine::connections_max();
     let mut config = format!(
         "global\n  nbthread 1\n  maxconn {most}\n  maxpipes 100\n\
-         defaults\n  mode tcp\n  option splice-auto\n  maxconn {most}\n\
+         defaults\n  mode tcp\n  option {option}\n  maxconn {most}\n\
          \x20 timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
          listen bench\n  bind {address}\n  balance roundrobin\n"
     );

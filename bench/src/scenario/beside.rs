@@ -58,6 +58,14 @@ impl Beside {
         ]);
     }
 
+    /// The same rounds with the figures of `variant` in the column of `product`.
+    pub(crate) fn with(&self, variant: Product, product: Product) -> Beside {
+        let figures = self.figures.iter().filter(|(other, _)| *other != product).cloned();
+        let renamed =
+            figures.map(|(other, figures)| (if other == variant { product } else { other }, figures));
+        Beside { figures: renamed.collect() }
+    }
+
     /// The figures of `product`, one a round; `None` if it was not measured.
     pub(crate) fn of(&self, product: Product) -> Option<&[f64]> {
         let found = self.figures.iter().find(|(other, _)| *other == product);

@@ -24,9 +24,7 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
     let count = arguments.amount(CONNECTIONS).min(machine::connections_max());
     let echo = Echo::start(BACKEND_PORTS)?;
     let mut table = Table::new(
-        format!(
-            "Memory per idle connection ({count} connections, one byte echoed on each; its own memory, no files)"
-        ),
+        format!("Memory of its own per idle connection ({count} connections, one byte echoed on each)"),
         &JUDGED,
     );
     let beside = Beside::measure(&arguments.products(), ROUNDS, |product| {

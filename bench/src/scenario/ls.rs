@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tieline_base::{Clock, Moment};
-use tieline_testkit::Tieline;
+use tieline_testkit::{PATIENCE, Tieline, wait_until};
 
 use super::managed::{self, Site};
 use crate::arguments::Tcp;
 use crate::backend::Echo;
 use crate::crowd::Crowd;
 use crate::figure::{median, milliseconds, percentile};
+use crate::machine;
 use crate::table::{JUDGED, Table, Verdict};
 
 const ROWS: usize = 20_000;
@@ -28,18 +29,23 @@ const BACKEND_PORTS: usize = 2;
 
 pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
     let echo = Echo::start(BACKEND_PORTS)?;
-    let site = Site::new("crowd", echo.addresses());
     let probed = Site::new("probed", echo.addresses());
-    let tieline = managed::start(&[site.clone(), probed.clone()])?;
-    let rows = arguments.amount(ROWS);
-    let crowd = Crowd::gather(site.bind, rows)?;
+    let relayed = Site::new("relayed", echo.addresses());
+    let mut waiting = Site::new("waiting", echo.addresses());
+    waiting.upstream = "pool = { size = 1, queue = 100000 }\ntimeouts = { acquire = \"1h\" }\n";
+    let tieline = managed::start(&[probed.clone(), relayed.clone(), waiting.clone()])?;
+    let (rows, relay) = divide(arguments.amount(ROWS), machine::sockets_max());
+    let crowd = (Crowd::gather(relayed.bind, relay)?, Crowd::line_up(waiting.bind, rows - relay)?);
+    let are_listed = || tieline.cli(["ls"]).stdout.lines().count() >= rows;
+    ensure!(wait_until(PATIENCE, are_listed), "tieline ls does not show all of {rows} connections");
 
     let baseline = probe_during(probed.bind, || std::thread::sleep(BASELINE))?.1;
     let (took, during) = probe_during(probed.bind, || list(&tieline, rows))?;
     let took_ms = took?;
     drop(crowd);
 
-    let mut table = Table::new(format!("tieline ls, {rows} rows, {LISTINGS} times"), &JUDGED);
+    let title = format!("tieline ls, {rows} rows ({relay} relayed, the others waiting), {LISTINGS} times");
+    let mut table = Table::new(title, &JUDGED);
     let slowest = percentile(&took_ms, 100.0);
     let figure = format!("{:.0} ms, {slowest:.0} ms", median(&took_ms));
     table.judge(
@@ -59,6 +65,14 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
     let (calm, busy) = (percentile(&baseline, 100.0), percentile(&during, 100.0));
     table.judge("longest echo", format!("{calm:.2} ms → {busy:.2} ms"), "", Verdict::None);
     Ok(vec![table])
+}
+
+/// How many rows of those `wanted` fit into `sockets` of a process, and how many of them are relayed. One
+/// that is relayed takes two sockets, one that waits for a place takes one: where the limit of files is
+/// low, most wait.
+fn divide(wanted: usize, sockets: usize) -> (usize, usize) {
+    let rows = wanted.min(sockets - sockets / 100);
+    (rows, rows.min(sockets - rows))
 }
 
 /// How long each listing took, in milliseconds.
@@ -113,4 +127,16 @@ fn wait_for_moment(due: Moment) {
 fn echo(connection: &mut TcpStream) -> io::Result<()> {
     connection.write_all(&[b'x'; 64])?;
     connection.read_exact(&mut [0; 64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::divide;
+
+    #[test]
+    fn rows_wait_where_sockets_are_few() {
+        assert_eq!(divide(20_000, 60_000), (20_000, 20_000));
+        assert_eq!(divide(20_000, 30_000), (20_000, 10_000));
+        assert_eq!(divide(20_000, 19_600), (19_404, 196));
+    }
 }

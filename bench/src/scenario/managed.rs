@@ -23,12 +23,14 @@ pub(crate) struct Site {
     pub(crate) name: &'static str,
     pub(crate) bind: SocketAddr,
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// More lines for its upstream.
+    pub(crate) upstream: &'static str,
 }
 
 impl Site {
     /// A site on a free port.
     pub(crate) fn new(name: &'static str, endpoints: &[SocketAddr]) -> Site {
-        Site { name, bind: loopback(free_port()), endpoints: endpoints.to_vec() }
+        Site { name, bind: loopback(free_port()), endpoints: endpoints.to_vec(), upstream: "" }
     }
 }
 
@@ -37,13 +39,13 @@ pub(crate) const GRACE_S: u64 = 2;
 
 /// The config of `sites`.
 pub(crate) fn config(sites: &[Site]) -> String {
-    let blocks = sites.iter().map(|Site { name, bind, endpoints }| {
+    let blocks = sites.iter().map(|Site { name, bind, endpoints, upstream }| {
         let endpoints: Vec<String> = endpoints.iter().map(|endpoint| format!("\"{endpoint}\"")).collect();
         format!(
             "\n[listener.{name}]\nbind = \"{bind}\"\nprotocol = \"tcp\"\n\n\
              [[listener.{name}.route]]\nname = \"{name}\"\nupstream = \"{name}\"\naccess = \"public\"\n\
              grace = \"{GRACE_S}s\"\n\n\
-             [upstream.{name}]\nendpoints = [{}]\nbalance = \"round-robin\"\n",
+             [upstream.{name}]\nendpoints = [{}]\nbalance = \"round-robin\"\n{upstream}",
             endpoints.join(", ")
         )
     });

@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
         "Short connections ({count} a round, {AT_ONCE} at once, {MESSAGE} bytes each way, the client closes)"
     );
     let mut table = Table::new(title, &Beside::columns("Per connection"));
-    let proxies = placement.start_all(arguments, echo.addresses())?;
+    let proxies = placement.start_all(&arguments.products(), echo.addresses())?;
     let beside = Beside::measure(&arguments.products(), arguments.repeat(), |product| {
         let proxy = &proxies[&product];
         let before = proxy.cpu_time();
