@@ -68,10 +68,10 @@ pub(crate) fn reasons_since(before: &str, now: &str) -> Vec<(String, u64)> {
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
-/// The reason, the name and the value of a series that counts connections ended by a reason.
+/// The reason, the name and the value of a series of `tieline_connections_closed_total`.
 fn reason_of(line: &str) -> Option<(&str, &str, u64)> {
     let (series, value) = line.rsplit_once(' ')?;
-    let (_, labels) = series.split_once("reason=\"")?;
+    let (_, labels) = series.strip_prefix("tieline_connections_closed_total{")?.split_once("reason=\"")?;
     let (reason, _) = labels.split_once('"')?;
     Some((reason, series, value.parse::<f64>().ok()? as u64))
 }
@@ -90,10 +90,14 @@ mod tests {
 
     #[test]
     fn reasons_are_counted_from_the_metrics_and_over_all_listeners() {
-        let before = "x_total{listener=\"a\",reason=\"killed\"} 2\n# HELP x_total\nup 1\n";
-        let now = "x_total{listener=\"a\",reason=\"killed\"} 5\nx_total{listener=\"b\",reason=\"killed\"} 4\n\
-                   x_total{listener=\"a\",reason=\"idle\"} 1\n";
-        let since = reasons_since(before, now);
+        let line = |listener: &str, reason: &str, count: u64| {
+            format!(
+                "tieline_connections_closed_total{{listener=\"{listener}\",reason=\"{reason}\"}} {count}\n"
+            )
+        };
+        let before = line("a", "killed", 2) + "# HELP up\nup{reason=\"killed\"} 1\n";
+        let now = line("a", "killed", 5) + &line("b", "killed", 4) + &line("a", "idle", 1) + "up 1\n";
+        let since = reasons_since(&before, &now);
         assert_eq!(since, [("idle".into(), 1), ("killed".into(), 7)]);
         assert_eq!(in_words(&since), "killed 7, idle 1");
     }
