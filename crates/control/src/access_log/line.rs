@@ -1,0 +1,209 @@
+//! One connection that ended, as one line of JSON.
+
+use std::fmt::Display;
+use std::io;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use serde_json::ser::{CompactFormatter, Formatter};
+use tieline_base::{ClientAddr, Clock, Moment, Reason, Stage};
+use tieline_registry::Record;
+
+/// The fields of a line, in their order. What is not known is `null`, so that every line has the same fields.
+#[derive(Serialize)]
+struct Line<'r> {
+    /// When it ended: RFC 3339, UTC, to the millisecond.
+    time: String,
+    id: u64,
+    listener: &'r str,
+    protocol: &'static str,
+    /// Who spoke: whom a trusted PROXY header named, else the socket's peer.
+    client: Shown<ClientAddr>,
+    /// The socket's peer.
+    peer: Shown<ClientAddr>,
+    sni: Option<&'r str>,
+    route: Option<&'r str>,
+    upstream: Option<&'r str>,
+    endpoint: Option<&'r str>,
+    /// The last stage before its end.
+    stage: &'static str,
+    reason: &'static str,
+    detail: Option<&'r str>,
+    /// From accept to end.
+    duration_ms: f64,
+    /// How long it waited for its upstream connection.
+    acquire_ms: Option<f64>,
+    bytes_up: u64,
+    bytes_down: u64,
+    generation: u32,
+    worker: u16,
+}
+
+/// Appends the line of `record`, its line break included.
+pub(super) fn append(record: &Record, lines: &mut Vec<u8>) {
+    let start = lines.len();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *lines, Neutral);
+    // Writing into memory cannot fail, and every field has a JSON form; half a line would be worse than none.
+    if Line::of(record).serialize(&mut serializer).is_err() {
+        lines.truncate(start);
+        return;
+    }
+    lines.push(b'\n');
+}
+
+impl<'r> Line<'r> {
+    fn of(record: &'r Record) -> Self {
+        let (at, reason, detail) = match record.ended() {
+            Some(ended) => (ended.at, ended.reason, ended.detail.as_deref()),
+            None => (Clock::now(), Reason::Internal, Some("logged before its end")),
+        };
+        let (bytes_up, bytes_down) = record.bytes();
+        let route = record.route();
+        Line {
+            time: rfc3339(at),
+            id: record.id().0,
+            listener: &record.listener().name,
+            protocol: record.listener().protocol,
+            client: Shown(record.client()),
+            peer: Shown(record.peer()),
+            sni: record.sni(),
+            route: route.map(|route| &*route.name),
+            upstream: route.map(|route| &*route.upstream.name),
+            endpoint: record.chosen().map(|chosen| &*chosen.endpoint),
+            stage: last_stage(record).as_str(),
+            reason: reason.as_str(),
+            detail,
+            duration_ms: ms(at.since(record.opened())),
+            acquire_ms: acquired_after(record, at).map(ms),
+            bytes_up,
+            bytes_down,
+            generation: record.generation().0,
+            worker: record.worker().0,
+        }
+    }
+}
+
+fn rfc3339(at: Moment) -> String {
+    let wall = Timestamp::try_from(Clock::wall_of(at)).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{wall:.3}")
+}
+
+fn last_stage(record: &Record) -> Stage {
+    let entered = |stage: &Stage| *stage != Stage::Release && record.entered(*stage).is_some();
+    Stage::ALL.into_iter().rfind(entered).unwrap_or(Stage::Accept)
+}
+
+fn acquired_after(record: &Record, ended: Moment) -> Option<Duration> {
+    let asked = record.entered(Stage::Acquire)?;
+    Some(record.entered(Stage::Relay).unwrap_or(ended).since(asked))
+}
+
+fn ms(duration: Duration) -> f64 {
+    // Three digits are microseconds: what is measured, and short enough to read.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Serialized as it is displayed, without a text in between.
+struct Shown<T>(T);
+
+impl<T: Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// JSON whose texts hold nothing that a terminal or a log viewer obeys. JSON itself escapes only what is below a
+/// space; names come from strangers and may hold DEL, C1 controls, line separators and direction changes.
+struct Neutral;
+
+impl Formatter for Neutral {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
+        let mut rest = text;
+        while let Some((at, hostile)) = rest.char_indices().find(|(_, c)| is_hostile(*c)) {
+            CompactFormatter.write_string_fragment(writer, &rest[..at])?;
+            // All of them are within the first plane: one escape is enough.
+            write!(writer, "\\u{:04x}", u32::from(hostile))?;
+            rest = &rest[at + hostile.len_utf8()..];
+        }
+        CompactFormatter.write_string_fragment(writer, rest)
+    }
+}
+
+fn is_hostile(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn line(record: &Record) -> (String, serde_json::Value) {
+        let mut lines = Vec::new();
+        append(record, &mut lines);
+        let text = String::from_utf8(lines).unwrap();
+        let value = serde_json::from_str(&text).unwrap();
+        (text, value)
+    }
+
+    #[test]
+    fn a_line_tells_the_whole_of_a_connection() {
+        let registry = testing::registry();
+        let record = testing::row(&registry, "web", "10.1.2.3:99");
+        testing::route(&registry, &record, "shop", "10.0.0.9:80");
+        record.enter(Stage::Acquire);
+        record.enter(Stage::Relay);
+        record.moved(true, 17);
+        record.moved(false, 4_711);
+        registry.leave(&record, Reason::UpstreamReset, Some("connection reset by peer".into()));
+        let (text, line) = line(&record);
+        assert!(text.ends_with("}\n") && text.matches('\n').count() == 1);
+        let time: Timestamp = line["time"].as_str().unwrap().parse().unwrap();
+        assert!(line["time"].as_str().unwrap().ends_with('Z'));
+        assert!(time.duration_since(Timestamp::try_from(Clock::wall()).unwrap()).abs().as_secs() < 60);
+        for (key, value) in [
+            ("listener", "web"),
+            ("protocol", "tcp"),
+            ("client", "10.1.2.3:99"),
+            ("peer", "10.1.2.3:99"),
+            ("route", "shop"),
+            ("upstream", "shop"),
+            ("endpoint", "10.0.0.9:80"),
+            ("stage", "relay"),
+            ("reason", "upstream-reset"),
+            ("detail", "connection reset by peer"),
+        ] {
+            assert_eq!(line[key], value, "{key}");
+        }
+        assert_eq!((&line["bytes_up"], &line["bytes_down"]), (&17.into(), &4_711.into()));
+        assert!(line["duration_ms"].as_f64().unwrap() >= line["acquire_ms"].as_f64().unwrap());
+        assert!(line["sni"].is_null());
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_leave_its_line_or_steer_a_terminal() {
+        let registry = testing::registry();
+        let record = testing::row(&registry, "web", "10.1.2.3:99");
+        let hostile = "a\"\r\n\u{1b}[2J\u{7f}\u{9b}31m\u{2028}\u{202e}\u{0}</script>é";
+        record.set_sni(hostile);
+        registry.leave(&record, Reason::RefusedNoRoute, None);
+        let (text, line) = line(&record);
+        assert_eq!(line["sni"], hostile);
+        let body = text.strip_suffix('\n').unwrap();
+        assert!(!body.chars().any(|c| c.is_control() || is_hostile(c)), "{body:?}");
+        assert!(body.contains('é'));
+    }
+
+    #[test]
+    fn a_connection_refused_early_has_the_same_fields() {
+        let registry = testing::registry();
+        let (early, late) =
+            (testing::row(&registry, "web", "[::1]:1"), testing::row(&registry, "web", "[::1]:2"));
+        testing::route(&registry, &late, "shop", "10.0.0.9:80");
+        registry.leave(&early, Reason::LimitPerIp, None);
+        registry.leave(&late, Reason::Idle, None);
+        let keys = |value: serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(line(&early).1), keys(line(&late).1));
+    }
+}

@@ -1,0 +1,49 @@
+//! Who asks, and whether that is an operator.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use tieline_policy::{AdminPermit, AdminSubject};
+
+use super::problem::Problem;
+use crate::plane::Plane;
+
+/// By which door a request came. Put there by the door itself; a request never says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Caller {
+    /// By the unix socket, from a process of this user.
+    Peer {
+        /// The user id that the kernel vouches for.
+        uid: u32,
+    },
+    /// By the network, from wherever: only the token proves anything.
+    Network,
+}
+
+/// The one maker of permits here: a route that acts or tells something takes one as its argument.
+impl FromRequestParts<Plane> for AdminPermit {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, plane: &Plane) -> Result<Self, Problem> {
+        let subject = match parts.extensions.get::<Caller>() {
+            Some(Caller::Peer { uid }) => {
+                AdminSubject::Peer { uid: *uid, ours: rustix::process::geteuid().as_raw() }
+            }
+            Some(Caller::Network) | None => {
+                let proved = bearer(&parts.headers).is_some_and(|offered| plane.proves(offered));
+                AdminSubject::Bearer { proved }
+            }
+        };
+        AdminPermit::decide(subject)
+            .map_err(|error| Problem::new(StatusCode::UNAUTHORIZED, error.to_string()))
+    }
+}
+
+/// The token that a request offers. Two `Authorization` fields are none: which one is meant is nobody's to guess.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (field, None) = (fields.next()?, fields.next()) else { return None };
+    let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
+    // RFC 9110 §11.1: the scheme's case does not matter.
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

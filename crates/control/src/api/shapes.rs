@@ -1,0 +1,91 @@
+//! How rows and stories look, for the OpenAPI document: the registry makes them, and knows nothing of documents.
+//! Tests hold these shapes to what is really sent.
+#![allow(dead_code)] // read as descriptions only
+
+use utoipa::ToSchema;
+
+/// A page of the live table.
+#[derive(ToSchema)]
+#[schema(as = ConnectionsPage)]
+pub(super) struct PageShape {
+    /// The rows.
+    connections: Vec<RowShape>,
+    /// Where the next page begins; null on the last one.
+    next: Option<String>,
+    /// How many match, on all pages.
+    total: usize,
+}
+
+/// One line of the live table.
+#[derive(ToSchema)]
+#[schema(as = Row)]
+pub(super) struct RowShape {
+    /// The connection's id.
+    id: u64,
+    /// The listener that accepted it.
+    listener: String,
+    /// What its bytes mean.
+    protocol: String,
+    /// Who speaks: whom a trusted PROXY header names, else the socket's peer.
+    client: String,
+    /// The socket's peer, where a PROXY header names somebody else.
+    #[schema(nullable = false)]
+    peer: Option<String>,
+    /// Who was proved; null for nobody.
+    identity: Option<String>,
+    /// The server name that its TLS hello asks for.
+    sni: Option<String>,
+    /// Its route.
+    route: Option<String>,
+    /// Its upstream.
+    upstream: Option<String>,
+    /// Its endpoint.
+    endpoint: Option<String>,
+    /// Where it stands: accept, admit, settle, identify, route, authorize, acquire, relay or release.
+    stage: String,
+    /// How long it has stood there, in seconds.
+    stage_seconds: f64,
+    /// How long it has lived, in seconds.
+    age_seconds: f64,
+    /// How long no byte has moved, in seconds.
+    idle_seconds: f64,
+    /// Bytes from the client.
+    bytes_up: u64,
+    /// Bytes to the client.
+    bytes_down: u64,
+    /// The config in force when it was accepted.
+    generation: u32,
+    /// The worker that serves it.
+    worker: u16,
+    /// Why it ended, if it has.
+    #[schema(nullable = false)]
+    reason: Option<String>,
+}
+
+/// The whole story of one connection.
+#[derive(ToSchema)]
+#[schema(as = Story)]
+pub(super) struct StoryShape {
+    /// The row, as the list shows it.
+    #[serde(flatten)]
+    row: RowShape,
+    /// When it was accepted, in seconds since 1970-01-01 UTC.
+    opened_unix_seconds: f64,
+    /// The road it walked, in order of time.
+    road: Vec<StageMarkShape>,
+    /// What lay beneath its end.
+    detail: Option<String>,
+}
+
+/// One station of a connection's story.
+#[derive(ToSchema)]
+#[schema(as = StageMark)]
+pub(super) struct StageMarkShape {
+    /// The stage, or `note` for what happened inside one.
+    stage: String,
+    /// When it was entered, in seconds since the connection was accepted.
+    at_seconds: f64,
+    /// What was decided there, and by which line of the config.
+    #[schema(nullable = false)]
+    detail: Option<String>,
+}

@@ -1,0 +1,193 @@
+//! Upstreams, their endpoints and their pools.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use tieline_base::{Clock, Moment, Stage};
+use tieline_policy::AdminPermit;
+use tieline_pool::{EndpointStatus, UpstreamStatus};
+use tieline_registry::Registry;
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use super::question::{Body, Reasons};
+use crate::acts::Acted;
+use crate::plane::Plane;
+
+/// An upstream as it stands.
+#[derive(Serialize, ToSchema, Debug)]
+pub(super) struct UpstreamView {
+    /// Its name.
+    name: String,
+    /// How connections are spread over its endpoints.
+    balance: &'static str,
+    /// Live connections to all of its endpoints.
+    in_flight: u32,
+    /// Whether health is disregarded, because too few endpoints have it.
+    panic: bool,
+    /// Second attempts that the retry budget still pays for.
+    retries_left: u64,
+    /// Its endpoints in the order of the config, then those that are leaving.
+    endpoints: Vec<EndpointView>,
+    /// Its DNS names, and what came of resolving them.
+    names: Vec<NameView>,
+}
+
+/// An endpoint as it stands.
+#[derive(Serialize, ToSchema, Debug)]
+pub(super) struct EndpointView {
+    /// What it is called: its address, and for a DNS name the address that it stands for now.
+    label: String,
+    /// Its address as configured.
+    address: String,
+    /// Whether it is fit for new connections: `healthy`, `unhealthy`, `ejected` or `draining`.
+    state: &'static str,
+    /// For how long it has been so, in seconds.
+    state_seconds: f64,
+    /// Whether it is gone from the config or from its name's addresses.
+    leaving: bool,
+    /// Its share of the load, beside the others' weights.
+    weight: u32,
+    /// Tier 1 is used before tier 2, and so on.
+    tier: u8,
+    /// Connections at once at most; null is no cap.
+    cap: Option<u32>,
+    /// Live connections to it.
+    in_flight: u32,
+    /// Connections made since it is known.
+    connects: u64,
+    /// Failures to connect, and connections that it broke.
+    failures: u64,
+    /// How long its first byte takes, peaks first, in milliseconds; null if not known.
+    latency_ms: Option<f64>,
+    /// What went wrong last, whenever that was.
+    last_error: Option<String>,
+}
+
+/// A DNS name of an upstream.
+#[derive(Serialize, ToSchema, Debug)]
+pub(super) struct NameView {
+    /// The name and port, as configured.
+    name: String,
+    /// How many endpoints it stands for.
+    endpoints: usize,
+    /// Why it could not be resolved the last time; the old addresses stay in use.
+    error: Option<String>,
+}
+
+/// The pool of an upstream as it stands.
+#[derive(Serialize, ToSchema, Debug)]
+pub(super) struct PoolView {
+    /// The upstream.
+    upstream: String,
+    /// Connections at once at most; null is no cap.
+    size: Option<u32>,
+    /// Connections in use.
+    in_use: u32,
+    /// Connections that wait for a place.
+    waiting: usize,
+    /// How many may wait.
+    queue: usize,
+    /// How long the one has been in *acquire* that has been there for longest, in seconds; null if none is.
+    oldest_wait_seconds: Option<f64>,
+}
+
+/// `GET /api/v1/upstreams`
+pub(super) async fn upstreams(permit: AdminPermit, State(plane): State<Plane>) -> Json<Vec<UpstreamView>> {
+    let now = Clock::now();
+    Json(statuses(&plane, &permit).into_iter().map(|status| UpstreamView::of(status, now)).collect())
+}
+
+/// `GET /api/v1/pools`
+pub(super) async fn pools(permit: AdminPermit, State(plane): State<Plane>) -> Json<Vec<PoolView>> {
+    let waits = oldest_waits(plane.server(&permit).registry());
+    let view = |status: UpstreamStatus| PoolView {
+        size: status.size.map(Into::into),
+        in_use: status.in_flight,
+        waiting: status.waiting,
+        queue: status.queue,
+        oldest_wait_seconds: waits.get(&*status.name).map(Duration::as_secs_f64),
+        upstream: status.name,
+    };
+    Json(statuses(&plane, &permit).into_iter().map(view).collect())
+}
+
+/// `POST /api/v1/upstreams/{name}/endpoints/{address}/drain`
+pub(super) async fn drain(
+    permit: AdminPermit,
+    State(plane): State<Plane>,
+    Path((name, address)): Path<(String, String)>,
+    Body(reasons): Body<Reasons>,
+) -> Result<Json<Acted>, Problem> {
+    Ok(Json(plane.drain_endpoint(&permit, &name, &address, &reasons.read()?)?))
+}
+
+/// `POST /api/v1/upstreams/{name}/endpoints/{address}/enable`
+pub(super) async fn enable(
+    permit: AdminPermit,
+    State(plane): State<Plane>,
+    Path((name, address)): Path<(String, String)>,
+) -> Result<Json<UpstreamView>, Problem> {
+    plane.enable_endpoint(&permit, &name, &address)?;
+    let snapshot = plane.server(&permit).snapshot();
+    let gone = || Problem::not_found(format!("upstream \"{name}\" was removed by a reload just now"));
+    let upstream = snapshot.upstreams.get(&*name).ok_or_else(gone)?;
+    Ok(Json(UpstreamView::of(upstream.status(), Clock::now())))
+}
+
+fn statuses(plane: &Plane, permit: &AdminPermit) -> Vec<UpstreamStatus> {
+    plane.server(permit).snapshot().upstreams.values().map(|upstream| upstream.status()).collect()
+}
+
+impl UpstreamView {
+    fn of(status: UpstreamStatus, now: Moment) -> Self {
+        let names = status.names.into_iter();
+        Self {
+            name: status.name,
+            balance: status.balance.as_str(),
+            in_flight: status.in_flight,
+            panic: status.panic,
+            retries_left: status.retries_left,
+            endpoints: status.endpoints.into_iter().map(|endpoint| EndpointView::of(endpoint, now)).collect(),
+            names: names
+                .map(|name| NameView { name: name.name, endpoints: name.endpoints, error: name.error })
+                .collect(),
+        }
+    }
+}
+
+impl EndpointView {
+    fn of(status: EndpointStatus, now: Moment) -> Self {
+        Self {
+            label: status.label,
+            address: status.configured,
+            state: status.standing.as_str(),
+            state_seconds: now.since(status.since).as_secs_f64(),
+            leaving: status.leaving,
+            weight: status.weight,
+            tier: status.tier,
+            cap: status.cap.map(Into::into),
+            in_flight: status.in_flight,
+            connects: status.connects,
+            failures: status.failures,
+            latency_ms: status.latency.map(|latency| latency.as_secs_f64() * 1e3),
+            last_error: status.last_error,
+        }
+    }
+}
+
+/// By upstream, the longest time that a connection has been in *acquire*.
+fn oldest_waits(registry: &Registry) -> HashMap<String, Duration> {
+    let now = Clock::now();
+    let mut waits: HashMap<String, Duration> = HashMap::new();
+    registry.each_live(|record| {
+        let (Stage::Acquire, Some(route)) = (record.stage(), record.route()) else { return };
+        let waited = now.since(record.entered(Stage::Acquire).unwrap_or(now));
+        let oldest = waits.entry(route.upstream.name.to_string()).or_default();
+        *oldest = waited.max(*oldest);
+    });
+    waits
+}

@@ -1,0 +1,198 @@
+//! What the registry and the upstreams have counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use tieline_base::{Reason, Stage};
+use tieline_conn::Server;
+use tieline_pool::{EndpointStatus, Standing, UpstreamStatus};
+use tieline_registry::{ListenerRow, MeterReading};
+
+use super::series::Series;
+
+/// Reads the data plane when it is asked to.
+pub(super) struct DataPlane {
+    server: Arc<Server>,
+    shown_bytes: Lock<HashMap<(Box<str>, &'static str), u64>>,
+}
+
+/// Held for one scrape, by nobody but scrapes.
+#[allow(clippy::disallowed_types)]
+type Lock<T> = std::sync::Mutex<T>;
+
+/// What lives at one listener.
+#[derive(Clone, Copy, Default)]
+struct Living {
+    by_stage: [u64; Stage::ALL.len()],
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
+impl DataPlane {
+    pub(super) fn new(server: Arc<Server>) -> Self {
+        Self { server, shown_bytes: Lock::default() }
+    }
+}
+
+impl Collector for DataPlane {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let registry = self.server.registry();
+        // The meters first, then the rows: one that ends in between is missing once, but never counted twice.
+        let listeners: Vec<(Arc<ListenerRow>, MeterReading)> =
+            registry.listeners().into_iter().map(|row| (row.clone(), row.meter.read())).collect();
+        let living = self.living();
+        let mut series = Series::new(&mut encoder);
+        connections(&mut series, &listeners, &living)?;
+        self.bytes(&mut series, &listeners, &living)?;
+        waits(&mut series, &self.server)?;
+        endpoints(&mut series, &self.server)
+    }
+}
+
+impl DataPlane {
+    fn living(&self) -> BTreeMap<Box<str>, Living> {
+        let mut living: BTreeMap<Box<str>, Living> = BTreeMap::new();
+        self.server.registry().each_live(|record| {
+            let name = &record.listener().name;
+            // A row's end is noted before its meter counts it, and so it is in one of the two at the most.
+            if record.ended().is_some() {
+                return;
+            }
+            if !living.contains_key(name) {
+                living.insert(name.clone(), Living::default());
+            }
+            if let Some(sum) = living.get_mut(name) {
+                let (up, down) = record.bytes();
+                sum.by_stage[record.stage() as usize] += 1;
+                sum.bytes_up += up;
+                sum.bytes_down += down;
+            }
+        });
+        living
+    }
+
+    fn bytes(
+        &self,
+        series: &mut Series<'_, '_>,
+        listeners: &[(Arc<ListenerRow>, MeterReading)],
+        living: &BTreeMap<Box<str>, Living>,
+    ) -> fmt::Result {
+        let mut shown = self.shown_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut family = series.counter("tieline_bytes", "Bytes relayed: up from clients, down to them")?;
+        for (row, meter) in listeners {
+            let live = living.get(&row.name).copied().unwrap_or_default();
+            let directions =
+                [("up", meter.bytes_up + live.bytes_up), ("down", meter.bytes_down + live.bytes_down)];
+            for (direction, bytes) in directions {
+                // A row that was missed just now must not make a counter fall: that would read as a restart.
+                let highest = shown.entry((row.name.clone(), direction)).or_default();
+                *highest = bytes.max(*highest);
+                family.add(&[("listener", &row.name), ("direction", direction)], *highest)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn connections(
+    series: &mut Series<'_, '_>,
+    listeners: &[(Arc<ListenerRow>, MeterReading)],
+    living: &BTreeMap<Box<str>, Living>,
+) -> fmt::Result {
+    let mut opened = series.counter("tieline_connections_opened", "Connections accepted")?;
+    for (row, meter) in listeners {
+        opened.add(&[("listener", &row.name)], meter.opened)?;
+    }
+    let mut closed = series.counter("tieline_connections_closed", "Connections ended, by the reason why")?;
+    for (row, meter) in listeners {
+        // All of them, also those that never were: `rate()` needs to see a series at 0 first.
+        for (reason, count) in Reason::ALL.iter().zip(&meter.closed) {
+            closed.add(&[("listener", &row.name), ("reason", reason.as_str())], *count)?;
+        }
+    }
+    let mut live = series.gauge("tieline_connections", "Live connections, by the stage where they are")?;
+    for (row, _) in listeners {
+        let by_stage = living.get(&row.name).copied().unwrap_or_default().by_stage;
+        for (stage, count) in Stage::ALL.iter().zip(by_stage) {
+            live.add(&[("listener", &row.name), ("stage", stage.as_str())], count)?;
+        }
+    }
+    let mut lifetime = series
+        .histogram("tieline_connection_duration_seconds", "How long connections lived that have ended")?;
+    for (row, meter) in listeners {
+        lifetime.add(&[("listener", &row.name)], &meter.lifetime)?;
+    }
+    Ok(())
+}
+
+fn waits(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
+    let upstreams = server.registry().upstreams();
+    let waits: Vec<_> = upstreams.iter().map(|row| (&*row.name, row.waits())).collect();
+    let mut acquire = series.histogram(
+        "tieline_acquire_duration_seconds",
+        "How long connections waited for an upstream connection, queue and every try included",
+    )?;
+    for (name, (acquired, _)) in &waits {
+        acquire.add(&[("upstream", name)], acquired)?;
+    }
+    let mut connect =
+        series.histogram("tieline_connect_duration_seconds", "How long successful connects took")?;
+    for (name, (_, connected)) in &waits {
+        connect.add(&[("upstream", name)], connected)?;
+    }
+    Ok(())
+}
+
+fn endpoints(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
+    let snapshot = server.snapshot();
+    let statuses: Vec<UpstreamStatus> =
+        snapshot.upstreams.values().map(|upstream| upstream.status()).collect();
+    let each = || statuses.iter().flat_map(|status| enduring(status).map(move |endpoint| (status, endpoint)));
+
+    let mut up = series.gauge("tieline_endpoint_up", "Whether an endpoint is fit for new connections")?;
+    for (status, endpoint) in each() {
+        let healthy = u64::from(endpoint.standing == Standing::Healthy);
+        up.add(&[("upstream", &status.name), ("endpoint", &endpoint.label)], healthy)?;
+    }
+    let mut in_flight = series.gauge("tieline_endpoint_in_flight", "Live connections to an endpoint")?;
+    for (status, endpoint) in each() {
+        in_flight.add(
+            &[("upstream", &status.name), ("endpoint", &endpoint.label)],
+            u64::from(endpoint.in_flight),
+        )?;
+    }
+    let mut connects = series.counter("tieline_endpoint_connects", "Connections made to an endpoint")?;
+    for (status, endpoint) in each() {
+        connects.add(&[("upstream", &status.name), ("endpoint", &endpoint.label)], endpoint.connects)?;
+    }
+    let failures = "Failures to connect to an endpoint, and connections that it broke";
+    let mut failed = series.counter("tieline_endpoint_connect_failures", failures)?;
+    for (status, endpoint) in each() {
+        failed.add(&[("upstream", &status.name), ("endpoint", &endpoint.label)], endpoint.failures)?;
+    }
+    let mut waiting =
+        series.gauge("tieline_pool_waiting", "Connections that wait for a place at an upstream")?;
+    for status in &statuses {
+        waiting.add(&[("upstream", &status.name)], status.waiting as u64)?;
+    }
+    Ok(())
+}
+
+/// The endpoints of an upstream, each label once: one that left and came back is there twice until the last lease of
+/// its former self ends, and a series that is there twice makes Prometheus refuse the whole scrape.
+fn enduring(status: &UpstreamStatus) -> impl Iterator<Item = &EndpointStatus> {
+    let each = status.endpoints.iter().enumerate();
+    let first = |index: usize, label: &str| {
+        status.endpoints.iter().position(|other| other.label == label) == Some(index)
+    };
+    each.filter(move |(index, endpoint)| first(*index, &endpoint.label)).map(|(_, endpoint)| endpoint)
+}
+
+impl fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataPlane").finish_non_exhaustive()
+    }
+}
