@@ -102,7 +102,9 @@ impl Slot {
     /// # Errors
     /// [`Reason::LimitPerIp`] when the source has its share.
     pub(crate) fn count_source(mut self, limits: &Limits, client: ClientAddr) -> Result<Slot, Reason> {
-        let (Some(most), Some(ip), None) = (limits.per_ip, client.ip(), &self.source) else { return Ok(self) };
+        let (Some(most), Some(ip), None) = (limits.per_ip, client.ip(), &self.source) else {
+            return Ok(self);
+        };
         let source = source_of(ip);
         let mut sources = held(&self.admission.sources);
         let live = sources.entry(source).or_default();
@@ -153,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_full_listener_has_room_again_when_one_leaves() {
-        let (admission, limits) = (Arc::new(Admission::default()), Limits { connections: Some(2), ..Limits::default() });
+        let (admission, limits) =
+            (Arc::new(Admission::default()), Limits { connections: Some(2), ..Limits::default() });
         let first = admission.count(&limits).unwrap();
         let _second = admission.count(&limits).unwrap();
         assert_eq!(admission.count(&limits).unwrap_err(), Reason::LimitConnections);
@@ -164,7 +167,8 @@ mod tests {
 
     #[test]
     fn one_source_cannot_take_what_is_left_for_others() {
-        let (admission, limits) = (Arc::new(Admission::default()), Limits { per_ip: Some(1), ..Limits::default() });
+        let (admission, limits) =
+            (Arc::new(Admission::default()), Limits { per_ip: Some(1), ..Limits::default() });
         let count = |address| admission.count(&limits)?.count_source(&limits, client(address));
         let _first = count("192.0.2.1:1").unwrap();
         assert_eq!(count("192.0.2.1:2").unwrap_err(), Reason::LimitPerIp);

@@ -37,6 +37,13 @@ pub struct Connection {
     record: Arc<Record>,
     identity: Identity,
     hello: Hello,
+    slot: Slot,
+}
+
+/// What a connection still holds once its exchanges are open: its row, and its counted place at the listener.
+pub struct Held {
+    /// Its row in the live table.
+    pub record: Arc<Record>,
     _slot: Slot,
 }
 
@@ -58,7 +65,7 @@ impl Connection {
         hello: Hello,
         slot: Slot,
     ) -> Self {
-        Self { worker: worker.clone(), record: record.clone(), identity, hello, _slot: slot }
+        Self { worker: worker.clone(), record: record.clone(), identity, hello, slot }
     }
 
     /// Its row in the live table.
@@ -69,6 +76,11 @@ impl Connection {
     /// What its first bytes said.
     pub fn hello(&self) -> &Hello {
         &self.hello
+    }
+
+    /// Lets go of all but the row and the place: for a protocol that opens no further exchange.
+    pub fn into_held(self) -> Held {
+        Held { record: self.record, _slot: self.slot }
     }
 
     /// The bytes that were read while it settled, for the upstream to see first. Taken once.
@@ -105,7 +117,8 @@ impl Connection {
 
     fn authorize(&self, route: &Route) -> Result<Permit, Fault> {
         let subject = Subject { client: self.record.client(), identity: &self.identity };
-        let denied = |error| Fault::new(Stage::Authorize, Whose::Client, Reason::RefusedPolicy).because(error);
+        let denied =
+            |error| Fault::new(Stage::Authorize, Whose::Client, Reason::RefusedPolicy).because(error);
         route.rule.decide(&subject).map_err(denied)
     }
 

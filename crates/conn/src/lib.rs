@@ -16,7 +16,7 @@ mod sweep;
 mod worker;
 
 pub use admission::{Admission, Limits};
-pub use connection::{Connection, Exchange, Outcome, Protocol, Serving};
+pub use connection::{Connection, Exchange, Held, Outcome, Protocol, Serving};
 pub use lifecycle::{Phase, Server, Stopped};
 pub use router::{Ask, Router};
 pub use snapshot::{HashBy, Listener, Route, Snapshot, Timeouts};

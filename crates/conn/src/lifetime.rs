@@ -1,62 +1,71 @@
 //! When a connection's time is up: one timer for orders from outside, its schedule, its age and its idleness.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tieline_base::{Clock, Moment, Reason};
 use tieline_registry::{Record, Verdict};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::snapshot::Timeouts;
 
-/// Waits until `record` must end, and says why. May be dropped at any time.
-pub(crate) async fn end(record: &Record, timeouts: &Timeouts) -> Reason {
-    let limits = Limits::of(record, timeouts);
-    let mut verdict = None;
-    let mut armed = limits.next(record, verdict);
-    let mut sleep = pin!(sleep_until(timer(armed.at)));
-    poll_fn(|cx: &mut Context<'_>| {
+pin_project! {
+    /// Resolves when `record` must end, and says why. May be dropped at any time. Written out, because every
+    /// connection carries one for all its life: an async block would be twice as large.
+    pub(crate) struct Lifetime<'r> {
+        record: &'r Record,
+        // No idle limit is the longest time there is.
+        idle_ns: u64,
+        dies: Verdict,
+        verdict: Option<Verdict>,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+impl<'r> Lifetime<'r> {
+    pub(crate) fn new(record: &'r Record, timeouts: &Timeouts) -> Self {
+        let idle = timeouts.idle.map_or(u64::MAX, |idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
+        let age = timeouts.max_age.map_or(Duration::MAX, jittered);
+        let dies = Verdict { at: record.opened().after(age), reason: Reason::MaxAge };
+        let first = next(record, idle, dies, None);
+        Self { record, idle_ns: idle, dies, verdict: None, sleep: sleep_until(timer(first.at)) }
+    }
+}
+
+impl Future for Lifetime<'_> {
+    type Output = Reason;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reason> {
+        let mut this = self.project();
+        let standing = this.record.poll_verdict(cx);
+        if standing != *this.verdict {
+            *this.verdict = standing;
+            let end = next(this.record, *this.idle_ns, *this.dies, standing);
+            this.sleep.as_mut().reset(timer(end.at));
+        }
         loop {
-            let standing = record.poll_verdict(cx);
-            if standing != verdict {
-                verdict = standing;
-                armed = limits.next(record, verdict);
-                sleep.as_mut().reset(timer(armed.at));
-            }
-            if sleep.as_mut().poll(cx).is_pending() {
+            if this.sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             // Bytes may have moved since the timer was set: it is set again then, once for a whole idle time.
-            armed = limits.next(record, verdict);
-            if armed.at <= Clock::now() {
-                return Poll::Ready(armed.reason);
+            let end = next(this.record, *this.idle_ns, *this.dies, standing);
+            if end.at <= Clock::now() {
+                return Poll::Ready(end.reason);
             }
-            sleep.as_mut().reset(timer(armed.at));
+            this.sleep.as_mut().reset(timer(end.at));
         }
-    })
-    .await
+    }
 }
 
-/// The limits that a connection was accepted under.
-struct Limits {
-    idle: Option<Duration>,
-    dies: Verdict,
-}
-
-impl Limits {
-    fn of(record: &Record, timeouts: &Timeouts) -> Self {
-        let age = timeouts.max_age.map(jittered).unwrap_or(Duration::MAX);
-        Self { idle: timeouts.idle, dies: Verdict { at: record.opened().after(age), reason: Reason::MaxAge } }
-    }
-
-    /// The earliest end, as things stand.
-    fn next(&self, record: &Record, verdict: Option<Verdict>) -> Verdict {
-        let idle = self.idle.map(|idle| Verdict { at: record.moved_at().after(idle), reason: Reason::Idle });
-        let ends = [verdict, idle].into_iter().flatten();
-        ends.fold(self.dies, |one, other| if other.at <= one.at { other } else { one })
-    }
+/// The earliest end, as things stand.
+fn next(record: &Record, idle_ns: u64, dies: Verdict, verdict: Option<Verdict>) -> Verdict {
+    let idle = Verdict { at: Moment(record.moved_at().0.saturating_add(idle_ns)), reason: Reason::Idle };
+    let ends = [Some(idle), verdict].into_iter().flatten();
+    ends.fold(dies, |one, other| if other.at <= one.at { other } else { one })
 }
 
 /// Give or take 10 %, so that connections that came together do not leave, and return, together.
@@ -74,6 +83,8 @@ fn timer(at: Moment) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
+    use std::pin::pin;
     use std::sync::Arc;
     use tieline_base::{ClientAddr, Generation, WorkerId};
     use tieline_registry::{Opening, Registry};
@@ -89,6 +100,10 @@ mod tests {
         })
     }
 
+    async fn end(record: &Record, timeouts: Timeouts) -> Reason {
+        Lifetime::new(record, &timeouts).await
+    }
+
     const NEVER: Timeouts =
         Timeouts { handshake: Duration::ZERO, idle: None, max_age: None, drain: Duration::ZERO };
 
@@ -96,9 +111,9 @@ mod tests {
     async fn the_first_limit_reached_names_the_reason() {
         let (short, long) = (Duration::from_millis(30), Duration::from_secs(60));
         let idle = Timeouts { idle: Some(short), max_age: Some(long), ..NEVER };
-        assert_eq!(end(&record(), &idle).await, Reason::Idle);
+        assert_eq!(end(&record(), idle).await, Reason::Idle);
         let aged = Timeouts { idle: Some(long), max_age: Some(short), ..NEVER };
-        assert_eq!(end(&record(), &aged).await, Reason::MaxAge);
+        assert_eq!(end(&record(), aged).await, Reason::MaxAge);
     }
 
     #[tokio::test]
@@ -107,7 +122,7 @@ mod tests {
         let orderer = record.clone();
         let order = Verdict { at: Clock::now(), reason: Reason::Killed };
         let thread = std::thread::spawn(move || orderer.end(order));
-        assert_eq!(end(&record, &NEVER).await, Reason::Killed);
+        assert_eq!(end(&record, NEVER).await, Reason::Killed);
         thread.join().unwrap();
     }
 
@@ -117,7 +132,7 @@ mod tests {
         let soon = Verdict { at: Clock::now().after(Duration::from_millis(40)), reason: Reason::Schedule };
         record.schedule(Some(soon));
         let later = Timeouts { idle: Some(Duration::from_millis(120)), ..NEVER };
-        let mut ending = pin!(end(&record, &later));
+        let mut ending = pin!(end(&record, later));
         assert!(poll_fn(|cx| Poll::Ready(ending.as_mut().poll(cx).is_pending())).await);
         record.schedule(None);
         assert_eq!(ending.await, Reason::Idle);
@@ -127,7 +142,7 @@ mod tests {
     async fn bytes_that_move_put_idleness_off() {
         let record = record();
         let timeouts = Timeouts { idle: Some(Duration::from_millis(200)), ..NEVER };
-        let mut ending = pin!(end(&record, &timeouts));
+        let mut ending = pin!(end(&record, timeouts));
         let started = Clock::now();
         assert!(poll_fn(|cx| Poll::Ready(ending.as_mut().poll(cx).is_pending())).await);
         tokio::time::sleep(Duration::from_millis(100)).await;

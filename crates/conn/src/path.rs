@@ -1,16 +1,18 @@
 //! The road of one connection, from accept to release. Read it downwards.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
 use tieline_policy::Identity;
 use tieline_registry::{Opening, Record};
-use tieline_transport::{Accepted, Front, Hello, SettleError, settle};
+use tieline_transport::{Accepted, Hello, Io, SettleError, settle};
 
 use crate::admission::Slot;
-use crate::connection::{Connection, Outcome};
-use crate::lifetime;
+use crate::connection::{Connection, Outcome, Serving};
+use crate::lifetime::Lifetime;
 use crate::snapshot::Listener;
 use crate::worker::{Seat, Worker};
 
@@ -21,29 +23,68 @@ pub(crate) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: R
         client: accepted.client,
         listener: listener.row.clone(),
         worker: worker.id(),
-        generation: worker.snapshot().generation,
+        generation: worker.generation(),
     });
     let seat = Seat::new(&worker, &record);
+    let lifetime = Lifetime::new(&record, &listener.timeouts);
+    // admit, settle, identify: nothing of it is carried by a connection that is past it
+    let begun = begin(accepted, listener, &worker, &record);
     // Both arms may be dropped: the first holds a timer, the second closes its sockets.
     let outcome = tokio::select! {
         biased;
-        reason = lifetime::end(&record, &listener.timeouts) => Ok(reason),
-        outcome = run(accepted, listener.clone(), &worker, &record) => outcome,
+        reason = lifetime => Ok(reason),
+        outcome = go_on(begun) => outcome,
     };
     // release: counted, logged, delisted
     seat.leave(outcome);
 }
 
-async fn run(accepted: Accepted, listener: Arc<Listener>, worker: &Rc<Worker>, record: &Arc<Record>) -> Outcome {
+/// A connection that was admitted: it is being settled, or served already where there was nothing to settle.
+enum Begun {
+    Settling(Pin<Box<dyn Future<Output = Result<Serving, Fault>>>>),
+    Serving(Serving),
+}
+
+async fn go_on(begun: Result<Begun, Fault>) -> Outcome {
+    match begun? {
+        Begun::Settling(settling) => settling.await?.await,
+        Begun::Serving(serving) => serving.await,
+    }
+}
+
+fn begin(
+    accepted: Accepted,
+    listener: Arc<Listener>,
+    worker: &Rc<Worker>,
+    record: &Arc<Record>,
+) -> Result<Begun, Fault> {
     // admit: before a byte is read, and so before any cryptography
     record.enter(Stage::Admit);
     let slot = admit(&listener, accepted.client)?;
-    let mut io = accepted.adopt().map_err(exhausted)?;
+    let io = accepted.adopt().map_err(exhausted)?;
 
     // settle: the PROXY header and the first bytes, under one deadline
     record.enter(Stage::Settle);
-    let front = Front { proxy: listener.proxy, hello: listener.router.asks_server_name(), handshake: listener.timeouts.handshake };
-    let hello = settle(&mut io, &front).await.map_err(unsettled)?;
+    let front = listener.front();
+    if !front.asks() {
+        return start(&listener, worker, record, slot, io, Hello::default()).map(Begun::Serving);
+    }
+    let (worker, record) = (worker.clone(), record.clone());
+    Ok(Begun::Settling(Box::pin(async move {
+        let (io, hello) = settle(io, &front).await.map_err(unsettled)?;
+        start(&listener, &worker, &record, slot, io, hello)
+    })))
+}
+
+/// Hands a settled connection to its protocol.
+fn start(
+    listener: &Listener,
+    worker: &Rc<Worker>,
+    record: &Arc<Record>,
+    slot: Slot,
+    io: Io,
+    hello: Hello,
+) -> Result<Serving, Fault> {
     note_hello(record, &hello);
     let slot = slot.count_source(&listener.limits, record.client()).map_err(refused)?;
 
@@ -53,7 +94,7 @@ async fn run(accepted: Accepted, listener: Arc<Listener>, worker: &Rc<Worker>, r
 
     // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the protocol
     let connection = Connection::new(worker, record, identity, hello, slot);
-    listener.protocol.serve(connection, io).await
+    Ok(listener.protocol.serve(connection, io))
 }
 
 /// Counts the connection against its listener's limits, cheapest first; the per-source limit waits for the PROXY
@@ -67,7 +108,8 @@ fn admit(listener: &Listener, peer: ClientAddr) -> Result<Slot, Fault> {
         return Err(refused(Reason::RefusedUntrusted));
     }
     let slot = listener.admission.count(&listener.limits).map_err(refused)?;
-    let slot = if listener.proxy { slot } else { slot.count_source(&listener.limits, peer).map_err(refused)? };
+    let slot =
+        if listener.proxy { slot } else { slot.count_source(&listener.limits, peer).map_err(refused)? };
     listener.admission.pace(&listener.limits).map_err(refused)?;
     Ok(slot)
 }

@@ -9,7 +9,7 @@ use tieline_config::Schedule;
 use tieline_policy::{Networks, Rule};
 use tieline_pool::Upstream;
 use tieline_registry::{ListenerRow, RouteRow};
-use tieline_transport::Bound;
+use tieline_transport::{Bound, Front};
 use tieline_wire::proxy;
 
 use crate::admission::{Admission, Limits};
@@ -46,6 +46,14 @@ pub struct Listener {
     pub router: Router,
     /// What its bytes mean.
     pub protocol: Arc<dyn Protocol>,
+}
+
+impl Listener {
+    /// What it reads before it serves.
+    pub(crate) fn front(&self) -> Front {
+        let hello = self.router.asks_server_name();
+        Front { proxy: self.proxy, hello, handshake: self.timeouts.handshake }
+    }
 }
 
 /// How long things may take at a listener.

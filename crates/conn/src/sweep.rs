@@ -74,7 +74,10 @@ fn reconsider(record: &Record, snapshot: &Snapshot) -> Standing {
     }
     if route.row.upstream.name != old.upstream.name {
         let (was, is) = (&old.upstream.name, &route.row.upstream.name);
-        return leaves(format!("reload: route \"{}\" leads to \"{is}\" now, not to \"{was}\"", route.row.name));
+        return leaves(format!(
+            "reload: route \"{}\" leads to \"{is}\" now, not to \"{was}\"",
+            route.row.name
+        ));
     }
     Standing::Stays(schedule_end(record, route))
 }

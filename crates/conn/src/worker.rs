@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Address, Clock, Fault, Moment, Reason, Stage, Whose, WorkerId};
+use tieline_base::{Address, Clock, Fault, Generation, Moment, Reason, Stage, Whose, WorkerId};
 use tieline_registry::{Opening, Record, Registry};
 use tieline_transport::{Accepted, Acceptor, is_exhaustion};
 use tokio::sync::{mpsc, oneshot};
@@ -65,6 +65,11 @@ impl Worker {
     /// The config that this worker obeys now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
+    }
+
+    /// Which config that is.
+    pub fn generation(&self) -> Generation {
+        self.snapshot.borrow().generation
     }
 
     /// Obeys `commands` until their sender is gone.
@@ -157,7 +162,7 @@ impl Doors {
                 client: accepted.client,
                 listener: listener.row.clone(),
                 worker: worker.id,
-                generation: worker.snapshot().generation,
+                generation: worker.generation(),
             });
             worker.registry.leave(&record, Reason::RefusedDraining, None);
         }

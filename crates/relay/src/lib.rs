@@ -3,15 +3,18 @@
 //! Owns what happens between a permit and the last byte of a plain TCP (or unix, or TLS pass-through) connection.
 //! Refuses to know what the bytes mean. Start with [`Relay`], the whole of it.
 
-use std::cell::Cell;
-use std::io;
+mod joined;
 
-use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tieline_base::{Fault, Reason, Stage, Whose};
 use tieline_conn::{Connection, Exchange, Outcome, Protocol, Serving};
-use tieline_pool::Lease;
-use tieline_registry::Record;
-use tieline_transport::{Closed, Duplex, Io, Meter, Side};
+use tieline_transport::{Duplex, Io};
 use tieline_wire::proxy;
+
+use crate::joined::Joined;
 
 /// The protocol `tcp`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,27 +22,38 @@ pub struct Relay;
 
 impl Protocol for Relay {
     fn serve(&self, connection: Connection, io: Io) -> Serving {
-        Box::pin(relay(connection, io))
+        Box::pin(Relaying::Opening(Box::pin(open(connection, io))))
     }
 }
 
-async fn relay(mut connection: Connection, client: Io) -> Outcome {
-    // Boxed and freed before bytes flow, so that an idle connection does not carry what only its start needed.
-    let exchange = Box::pin(connection.open(&client)).await?;
-    let opening = opening(&mut connection, &exchange, &client);
-    // The route and the permit have done their work: an idle connection keeps its lease alone.
-    let mut lease = exchange.lease;
-    let lent = || Fault::new(Stage::Relay, Whose::Us, Reason::Internal).because("the lease was taken twice");
-    let upstream = lease.take_io().ok_or_else(lent)?;
-    connection.record().enter(Stage::Relay);
-    let row = Row::new(connection.record(), &lease);
-    let closed = Duplex::new(client, upstream, opening).run(&row).await;
-    if closed.first == Side::Upstream
-        && let (Some(error), false) = (&closed.error, row.answered.get())
-    {
-        lease.upstream_failed(error);
+/// Two states, written out so that the long one is small: what only the opening needs is boxed and freed before
+/// bytes flow, and an idle connection carries none of it.
+enum Relaying {
+    Opening(Pin<Box<dyn Future<Output = Result<Joined, Fault>>>>),
+    Joined(Joined),
+}
+
+impl Future for Relaying {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Relaying::Opening(opening) = &mut *self {
+            let joined = ready!(opening.as_mut().poll(cx))?;
+            *self = Relaying::Joined(joined);
+        }
+        let Relaying::Joined(joined) = &mut *self else { unreachable!("set in the line above") };
+        joined.poll(cx)
     }
-    outcome(closed)
+}
+
+/// Opens the exchange and joins both sides.
+async fn open(mut connection: Connection, client: Io) -> Result<Joined, Fault> {
+    let exchange = connection.open(&client).await?;
+    let opening = opening(&mut connection, &exchange, &client);
+    let (upstream, loan) = exchange.lease.split();
+    let held = connection.into_held();
+    held.record.enter(Stage::Relay);
+    Ok(Joined::new(held, loan, Duplex::new(client, upstream, opening)))
 }
 
 /// What the upstream sees before the client's own bytes go on: a PROXY header, and what was read while settling.
@@ -56,46 +70,7 @@ fn opening(connection: &mut Connection, exchange: &Exchange, client: &Io) -> Vec
     opening
 }
 
-/// Counts moved bytes in the connection's row, and tells its lease how long the first answer took.
-struct Row<'r> {
-    record: &'r Record,
-    lease: &'r Lease,
-    /// When the upstream was first asked, or connected to if it speaks first.
-    asked: Cell<Moment>,
-    was_asked: Cell<bool>,
-    answered: Cell<bool>,
-}
-
-impl<'r> Row<'r> {
-    fn new(record: &'r Record, lease: &'r Lease) -> Self {
-        let asked = Cell::new(Clock::now());
-        Self { record, lease, asked, was_asked: Cell::new(false), answered: Cell::new(false) }
-    }
-}
-
-impl Meter for Row<'_> {
-    fn moved(&self, from: Side, bytes: usize) {
-        self.record.moved(from == Side::Client, bytes as u64);
-        if self.answered.get() {
-            return;
-        }
-        match from {
-            Side::Client if !self.was_asked.replace(true) => self.asked.set(Clock::now()),
-            Side::Client => {}
-            Side::Upstream => {
-                self.answered.set(true);
-                self.lease.first_byte(Clock::now().since(self.asked.get()));
-            }
-        }
-    }
-}
-
-fn outcome(closed: Closed) -> Outcome {
-    let broken = |whose, reason, error: io::Error| Err(Fault::new(Stage::Relay, whose, reason).because(error));
-    match (closed.first, closed.error) {
-        (Side::Client, None) => Ok(Reason::ClientClosed),
-        (Side::Upstream, None) => Ok(Reason::UpstreamClosed),
-        (Side::Client, Some(error)) => broken(Whose::Client, Reason::ClientReset, error),
-        (Side::Upstream, Some(error)) => broken(Whose::Upstream, Reason::UpstreamReset, error),
-    }
+/// A fault of the relay's own making.
+fn broken(whose: Whose, reason: Reason, error: std::io::Error) -> Fault {
+    Fault::new(Stage::Relay, whose, reason).because(error)
 }

@@ -64,7 +64,8 @@ impl Duplex {
         std::future::poll_fn(move |cx| self.poll(meter, cx))
     }
 
-    fn poll(&mut self, meter: &impl Meter, cx: &mut Context<'_>) -> Poll<Closed> {
+    /// One turn of [`Duplex::run`], for those who drive it from a future of their own.
+    pub fn poll(&mut self, meter: &impl Meter, cx: &mut Context<'_>) -> Poll<Closed> {
         let mut turn = Turn { meter, cx, first: &mut self.first, broken: &mut self.broken };
         let (client, upstream) = (&mut self.client, &mut self.upstream);
         let up = turn.advance(&mut self.up, Side::Client, client, upstream);

@@ -56,17 +56,20 @@ pub enum SettleError {
     Hello(#[from] HelloError),
 }
 
-/// Reads what `front` asks for, and no byte where it asks for nothing.
+impl Front {
+    /// Whether there is anything to read.
+    pub fn asks(&self) -> bool {
+        self.proxy || self.hello
+    }
+}
+
+/// Reads what `front` asks for, and no byte where it asks for nothing; gives `io` back.
 ///
 /// # Errors
-/// [`SettleError`]: the connection is of no use then.
-pub async fn settle(io: &mut Io, front: &Front) -> Result<Hello, SettleError> {
-    if !front.proxy && !front.hello {
-        return Ok(Hello::default());
-    }
-    // Boxed and freed before bytes flow: what waits here must not weigh on what is idle later.
-    let reading = Box::pin(tokio::time::timeout(front.handshake, read(io, front)));
-    reading.await.unwrap_or(Err(SettleError::Timeout))
+/// [`SettleError`]: the connection is of no use then, and closed.
+pub async fn settle(mut io: Io, front: &Front) -> Result<(Io, Hello), SettleError> {
+    let settled = tokio::time::timeout(front.handshake, read(&mut io, front)).await;
+    Ok((io, settled.unwrap_or(Err(SettleError::Timeout))?))
 }
 
 async fn read(io: &mut Io, front: &Front) -> Result<Hello, SettleError> {
@@ -133,36 +136,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_header_is_taken_and_what_follows_it_is_kept() {
-        let (mut far, mut io) = pair();
+        let (mut far, io) = pair();
         far.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 443\r\nSSH-2.0-x\r\n").unwrap();
-        let settled = settle(&mut io, &front(true, true)).await.unwrap();
+        let settled = settle(io, &front(true, true)).await.unwrap().1;
         assert_eq!(settled.source, Some("192.0.2.1:4000".parse().unwrap()));
         assert_eq!((settled.server_name, settled.bytes), (None, b"SSH-2.0-x\r\n".to_vec()));
     }
 
     #[tokio::test]
     async fn nothing_is_read_where_nothing_is_asked_for() {
-        let (_far, mut io) = pair();
-        assert_eq!(settle(&mut io, &front(false, false)).await.unwrap(), Hello::default());
+        let (_far, io) = pair();
+        assert_eq!(settle(io, &front(false, false)).await.unwrap().1, Hello::default());
     }
 
     #[tokio::test]
     async fn a_missing_header_is_refused_at_its_first_byte() {
-        let (mut far, mut io) = pair();
+        let (mut far, io) = pair();
         far.write_all(b"G").unwrap();
-        let error = settle(&mut io, &front(true, false)).await.unwrap_err();
+        let error = settle(io, &front(true, false)).await.unwrap_err();
         assert!(matches!(error, SettleError::Proxy(ProxyError::NoHeader)));
     }
 
     #[tokio::test]
     async fn a_client_that_leaves_midway_is_told_from_one_that_is_slow() {
-        let (mut far, mut io) = pair();
+        let (mut far, io) = pair();
         far.write_all(b"PROXY TCP4 ").unwrap();
         drop(far);
-        assert!(matches!(settle(&mut io, &front(true, false)).await, Err(SettleError::Closed)));
-        let (mut slow, mut io) = pair();
+        assert!(matches!(settle(io, &front(true, false)).await, Err(SettleError::Closed)));
+        let (mut slow, io) = pair();
         slow.write_all(&[0x16, 0x03, 0x01]).unwrap();
         let impatient = Front { handshake: Duration::from_millis(50), ..front(false, true) };
-        assert!(matches!(settle(&mut io, &impatient).await, Err(SettleError::Timeout)));
+        assert!(matches!(settle(io, &impatient).await, Err(SettleError::Timeout)));
     }
 }
