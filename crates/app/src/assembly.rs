@@ -91,28 +91,29 @@ impl Assembly {
         Arc::new(Snapshot { generation: self.generation, listeners, upstreams })
     }
 
-    /// Compiles `live`. Sockets that it no longer names are closed once [`Assembly::retire`] says so.
+    /// Compiles `live`, as a new generation if it is `changed`. Sockets that it no longer names are closed once [`Assembly::retire`] says so.
     ///
     /// # Errors
     /// Every address that cannot be listened on; nothing has changed then.
-    pub(crate) fn compile(&mut self, live: &config::Live) -> Result<Compiled, Vec<BindError>> {
+    pub(crate) fn compile(&mut self, live: &config::Live, changed: bool) -> Result<Compiled, Vec<BindError>> {
         self.bind(live)?;
-        self.generation = Generation(self.generation.0 + 1);
+        self.generation = Generation(self.generation.0 + u32::from(changed));
         let before: Vec<Arc<str>> = self.upstreams.keys().cloned().collect();
         for upstream in &live.upstreams {
             self.apply(upstream, &live.server.dns);
         }
         let named = |name: &str| live.upstreams.iter().any(|upstream| upstream.name == name);
-        let gone_upstreams = self.upstreams.extract_if(.., |name, _| !named(name)).map(|(_, gone)| gone).collect();
+        let gone_upstreams =
+            self.upstreams.extract_if(.., |name, _| !named(name)).map(|(_, gone)| gone).collect();
         let is_new = |name: &&Arc<str>| !before.contains(name);
-        let new_upstreams = self.upstreams.iter().filter(|(name, _)| is_new(name)).map(|(_, new)| new.clone());
+        let new_upstreams =
+            self.upstreams.iter().filter(|(name, _)| is_new(name)).map(|(_, new)| new.clone());
         let new_upstreams = new_upstreams.collect();
         let mut listeners = BTreeMap::new();
         for listener in &live.listeners {
             listeners.insert(listener.name.as_str().into(), Arc::new(self.listener(listener, live)));
         }
-        let snapshot =
-            Snapshot { generation: self.generation, listeners, upstreams: self.upstreams.clone() };
+        let snapshot = Snapshot { generation: self.generation, listeners, upstreams: self.upstreams.clone() };
         Ok(Compiled { snapshot: Arc::new(snapshot), new_upstreams, gone_upstreams })
     }
 

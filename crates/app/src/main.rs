@@ -6,6 +6,7 @@
 mod args;
 mod assembly;
 mod demo;
+mod house;
 mod logging;
 mod offline;
 mod run;

@@ -21,7 +21,9 @@ pub(crate) fn check(args: &ConfigArgs) -> ExitCode {
                 many => format!("; {many} warnings"),
             };
             let (listeners, upstreams) = (live.listeners.len(), live.upstreams.len());
-            print(&format!("{file}: good: {listeners} listeners, {routes} routes, {upstreams} upstreams{risks}\n"));
+            print(&format!(
+                "{file}: good: {listeners} listeners, {routes} routes, {upstreams} upstreams{risks}\n"
+            ));
             ExitCode::SUCCESS
         }
         Err(problems) => {

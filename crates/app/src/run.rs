@@ -1,35 +1,139 @@
-//! `tieline run`.
+//! `tieline run`: the life of the server, from its config to its last connection.
+
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tieline_config::{Config, Workers};
-use tieline_conn::Server;
-use tieline_registry::{Limits, Registry};
-use crate::args::ConfigArgs;
-use crate::assembly::Assembly;
-use crate::logging;
 
+use anyhow::Context;
+use tieline_config::{Checked, Config};
+use tieline_conn::{Server, Stopped};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::args::ConfigArgs;
+use crate::house::{House, Request};
+use crate::logging::{self, say};
+
+/// Runs the server until it is told to stop.
 pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let checked = match Config::load(&args.config) {
-        Ok(checked) => checked,
+    match Config::load(&args.config) {
+        Ok(checked) => serve(&args.config, checked, |house| say(&house.summary())),
         Err(problems) => {
-            problems.iter().for_each(|problem| logging::say(&problem.to_string()));
-            return Ok(ExitCode::FAILURE);
+            problems.iter().for_each(|problem| say(&problem.to_string()));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Serves by `checked`, read from `file`; `ready` is called once connections are accepted.
+pub(crate) fn serve(file: &Path, checked: Checked, ready: impl FnOnce(&House)) -> anyhow::Result<ExitCode> {
+    let volume = logging::start(checked.config.live.server.log, checked.config.boot.log_format);
+    checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let limit = tieline_transport::raise_file_limit();
+    tracing::debug!(before = limit.before, now = limit.now, "limit of open files");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stopped = runtime.block_on(async {
+        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let mut house = House::open(file, checked.config, volume, requests).await?;
+        ready(&house);
+        let stopped = obey(&mut house, asked).await?;
+        house.close().await;
+        anyhow::Ok(stopped)
+    })?;
+    let cut = stopped.live - stopped.finished;
+    say(&format!(
+        "drained: {} connections were live, {} finished by themselves, {cut} were ended",
+        stopped.live, stopped.finished
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many orders of operators may wait.
+const REQUESTS_MAX: usize = 16;
+
+/// What the kernel may send.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one. May be dropped at any time.
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.interrupt.recv() => Order::Stop,
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.hang_up.recv() => Order::ReopenLog,
+        }
+    }
+}
+
+/// What a signal means.
+#[derive(PartialEq, Eq)]
+enum Order {
+    Stop,
+    ReopenLog,
+}
+
+/// Obeys signals and operators until one of them says stop, and drains.
+async fn obey(house: &mut House, mut asked: mpsc::Receiver<Request>) -> anyhow::Result<Stopped> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    loop {
+        // Every arm may be dropped: what was sent stays queued.
+        tokio::select! {
+            order = signals.next() => match order {
+                Order::Stop => break,
+                Order::ReopenLog => house.reopen_access_log(),
+            },
+            request = asked.recv() => match request {
+                Some(Request::Reload(answer)) => answer_reload(house, answer).await,
+                Some(Request::Stop) | None => break,
+            },
+        }
+    }
+    Ok(drain(&house.server(), signals, asked).await)
+}
+
+async fn answer_reload(house: &mut House, answer: oneshot::Sender<crate::house::ReloadResult>) {
+    let result = house.reload().await;
+    match &result {
+        Ok(reloaded) => {
+            tracing::info!(generation = reloaded.generation, changed = reloaded.changed, "reloaded")
+        }
+        Err(problems) => {
+            tracing::error!("reload refused, nothing has changed");
+            problems.iter().for_each(|problem| tracing::error!("{problem}"));
+        }
+    }
+    // Whoever asked may have hung up: the reload stands all the same.
+    let _ = answer.send(result);
+}
+
+/// Drains, until the last connection has ended; a second order to stop makes it hurry.
+async fn drain(server: &Arc<Server>, mut signals: Signals, mut asked: mpsc::Receiver<Request>) -> Stopped {
+    say("draining: no new connections; once more to end the live ones now");
+    let hurry = async move {
+        loop {
+            tokio::select! {
+                order = signals.next() => if order == Order::Stop { return },
+                request = asked.recv() => match request {
+                    Some(Request::Stop) => return,
+                    Some(Request::Reload(answer)) => {
+                        let _ = answer.send(Err(vec!["the server is stopping".into()]));
+                    }
+                    None => std::future::pending().await,
+                },
+            }
         }
     };
-    let config = checked.config;
-    let _volume = logging::start(config.live.server.log, config.boot.log_format);
-    tieline_transport::raise_file_limit();
-    let workers = match config.boot.workers { Workers::Auto => std::thread::available_parallelism()?.get(), Workers::Count(n) => usize::from(n) };
-    let registry = Arc::new(Registry::new(workers, Limits { age: config.live.server.history, rows: config.live.server.history_rows }, Box::new(|_| {})));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut assembly = Assembly::new(&args.config.display().to_string(), registry.clone());
-        let server = Server::start(registry.clone(), assembly.empty())?;
-        let compiled = assembly.compile(&config.live).map_err(|e| anyhow::anyhow!("{}", e[0]))?;
-        server.deliver(compiled.snapshot).await;
-        let mut keepers = tokio::task::JoinSet::new();
-        for upstream in compiled.new_upstreams { keepers.spawn(upstream.keep(std::future::pending())); }
-        tokio::signal::ctrl_c().await?;
-        Ok(ExitCode::SUCCESS)
-    })
+    server.stop(hurry).await
 }

@@ -1,0 +1,154 @@
+//! `tieline show`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use tieline_base::Bytes;
+
+use super::client::{Client, segment};
+use super::target::Target;
+use super::text::{Span, printable};
+
+/// Which connection, and how to print.
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The connection's id
+    id: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Deserialize)]
+struct Story {
+    id: u64,
+    listener: String,
+    protocol: String,
+    client: String,
+    peer: Option<String>,
+    sni: Option<String>,
+    route: Option<String>,
+    upstream: Option<String>,
+    endpoint: Option<String>,
+    stage: String,
+    stage_seconds: f64,
+    age_seconds: f64,
+    idle_seconds: f64,
+    bytes_up: u64,
+    bytes_down: u64,
+    generation: u32,
+    worker: u16,
+    reason: Option<String>,
+    opened_unix_seconds: f64,
+    road: Vec<Mark>,
+    detail: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Mark {
+    stage: String,
+    at_seconds: f64,
+    detail: Option<String>,
+}
+
+/// Prints the whole story of one connection.
+///
+/// # Errors
+/// When there is none with that id, or the server does not answer.
+pub(crate) async fn run(client: &Client, args: ShowArgs) -> anyhow::Result<ExitCode> {
+    let answer = client.get(&format!("/api/v1/connections/{}", segment(&args.id.to_string()))).await?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if args.json {
+        out.write_all(&answer)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, &serde_json::from_slice(&answer)?)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(out: &mut impl Write, story: &Story) -> io::Result<()> {
+    let opened = SignedDuration::from_secs_f64(story.opened_unix_seconds);
+    let opened = Timestamp::from_duration(opened).unwrap_or(Timestamp::UNIX_EPOCH);
+    writeln!(out, "connection {}, {} by listener \"{}\"", story.id, story.protocol, story.listener)?;
+    let mut line = |name: &str, text: &str| writeln!(out, "  {name:<9} {}", printable(text));
+    line("client", &story.client)?;
+    for (name, value) in [
+        ("peer", &story.peer),
+        ("sni", &story.sni),
+        ("route", &story.route),
+        ("upstream", &story.upstream),
+        ("endpoint", &story.endpoint),
+    ] {
+        if let Some(value) = value {
+            line(name, value)?;
+        }
+    }
+    line("opened", &format!("{opened:.3}"))?;
+    line("stands", &standing(story))?;
+    line("bytes", &format!("{} up, {} down", Bytes(story.bytes_up), Bytes(story.bytes_down)))?;
+    line("config", &format!("generation {}, worker {}", story.generation, story.worker))?;
+    writeln!(out)?;
+    for mark in &story.road {
+        let at = format!("{:.3}ms", mark.at_seconds * 1e3);
+        let detail = printable(mark.detail.as_deref().unwrap_or_default());
+        writeln!(out, "{}", format!("  {at:>14}  {:<9} {detail}", mark.stage).trim_end())?;
+    }
+    Ok(())
+}
+
+fn standing(story: &Story) -> String {
+    let (age, idle) = (Span(story.age_seconds), Span(story.idle_seconds));
+    match (&story.reason, &story.detail) {
+        (Some(reason), Some(detail)) => format!("ended after {age}: {reason} ({detail})"),
+        (Some(reason), None) => format!("ended after {age}: {reason}"),
+        (None, _) => {
+            let here = Span(story.stage_seconds);
+            format!("in {} for {here}, {age} old, idle for {idle}", story.stage)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_story_reads_downwards_and_steers_no_terminal() {
+        let story = serde_json::json!({
+            "id": 17, "listener": "web", "protocol": "tcp", "client": "10.0.0.1:5", "identity": null,
+            "sni": "a\u{1b}[2Jb", "route": "shop", "upstream": "shop", "endpoint": null, "stage": "release",
+            "stage_seconds": 0.0, "age_seconds": 310.5, "idle_seconds": 1.0, "bytes_up": 2048, "bytes_down": 0,
+            "generation": 3, "worker": 1, "reason": "unreachable", "opened_unix_seconds": 1_700_000_000.25,
+            "road": [
+                { "stage": "accept", "at_seconds": 0.0, "detail": "from 10.0.0.1:5 by listener \"web\"" },
+                { "stage": "admit", "at_seconds": 0.000_012 },
+                { "stage": "note", "at_seconds": 5.0, "detail": "endpoint x failed" },
+            ],
+            "detail": "connection refused",
+        });
+        let mut out = Vec::new();
+        print(&mut out, &serde_json::from_value(story).unwrap()).unwrap();
+        let expected = r#"connection 17, tcp by listener "web"
+  client    10.0.0.1:5
+  sni       a\u{1b}[2Jb
+  route     shop
+  upstream  shop
+  opened    2023-11-14T22:13:20.250Z
+  stands    ended after 5m10s: unreachable (connection refused)
+  bytes     2KiB up, 0B down
+  config    generation 3, worker 1
+
+         0.000ms  accept    from 10.0.0.1:5 by listener "web"
+         0.012ms  admit
+      5000.000ms  note      endpoint x failed
+"#;
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
