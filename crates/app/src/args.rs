@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand};
 
+use crate::verbs;
+
 /// Sets up, secures, shares, watches and ends every connection between users, services, databases and far sites.
 #[derive(Parser, Debug)]
 #[command(name = "tieline", version, arg_required_else_help = true, disable_help_subcommand = true)]
@@ -27,6 +29,8 @@ pub(crate) enum Verb {
     },
     /// JSON Schema of the config, for editors
     Schema,
+    #[command(flatten)]
+    Steer(verbs::Verb),
 }
 
 #[derive(Arguments, Debug)]

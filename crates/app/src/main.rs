@@ -10,6 +10,7 @@ mod house;
 mod logging;
 mod offline;
 mod run;
+mod verbs;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Verb::Check(check) => Ok(offline::check(&check)),
         Verb::Explain { key } => Ok(offline::explain(key.as_deref())),
         Verb::Schema => Ok(offline::schema()),
+        Verb::Steer(verb) => verbs::run(verb),
     };
     done.unwrap_or_else(|error| {
         logging::say(&format!("tieline: {error:#}"));

@@ -33,13 +33,18 @@ pub(crate) async fn run(client: &Client, args: DrainArgs) -> anyhow::Result<Exit
     let reason = args.reason.as_deref();
     let acted: Acted = match args.named.path()? {
         None => orders::order(client, "drain", &args.filters, reason).await?,
-        Some(_) if !args.filters.is_empty() => bail!("a listener or an endpoint is drained as a whole: no filters"),
+        Some(_) if !args.filters.is_empty() => {
+            bail!("a listener or an endpoint is drained as a whole: no filters")
+        }
         Some(path) => {
             let answer = client.post(&format!("{path}/drain"), &Reasons { reason }).await?;
             serde_json::from_slice(&answer)?
         }
     };
     let (matched, ended) = (connections(acted.matched), acted.ended);
-    writeln!(io::stdout(), "draining {matched}, {ended} ended already; each has its listener's timeouts.drain")?;
+    writeln!(
+        io::stdout(),
+        "draining {matched}, {ended} ended already; each has its listener's timeouts.drain"
+    )?;
     Ok(ExitCode::SUCCESS)
 }

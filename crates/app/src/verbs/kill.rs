@@ -30,7 +30,10 @@ pub(crate) async fn run(client: &Client, args: KillArgs) -> anyhow::Result<ExitC
     let acted = orders::order(client, "kill", &args.filters, args.reason.as_deref()).await?;
     if acted.ended < acted.matched {
         let left = connections(acted.matched - acted.ended);
-        anyhow::bail!("{left} of {} did not end within 2 s; `tieline ls` shows where they are", acted.matched);
+        anyhow::bail!(
+            "{left} of {} did not end within 2 s; `tieline ls` shows where they are",
+            acted.matched
+        );
     }
     writeln!(io::stdout(), "killed {}", connections(acted.ended))?;
     Ok(ExitCode::SUCCESS)

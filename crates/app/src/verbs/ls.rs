@@ -74,7 +74,8 @@ struct Row<'a> {
 /// When a filter cannot be read, or the server does not answer.
 pub(crate) async fn run(client: &Client, args: LsArgs) -> anyhow::Result<ExitCode> {
     let bodies = pages(client, &args).await?;
-    let pages = bodies.iter().map(|body| serde_json::from_slice(body)).collect::<Result<Vec<Page<'_>>, _>>()?;
+    let pages =
+        bodies.iter().map(|body| serde_json::from_slice(body)).collect::<Result<Vec<Page<'_>>, _>>()?;
     let mut out = io::BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
     if args.json {
         print_json(&mut out, &pages)?;

@@ -18,8 +18,6 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub(crate) use target::Target;
-
 /// What a running server can be asked for.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {

@@ -9,7 +9,8 @@ pub(super) struct Span(pub(super) f64);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = self.0 as u64;
-        let (days, hours, minutes, seconds) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60, whole % 60);
+        let (days, hours, minutes, seconds) =
+            (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60, whole % 60);
         match (days, hours, minutes) {
             (0, 0, 0) if self.0 < 10.0 => write!(f, "{:.1}s", self.0),
             (0, 0, 0) => write!(f, "{seconds}s"),
