@@ -1,8 +1,8 @@
 //! Floor 1: who may use what. Nothing is allowed that a rule here did not allow.
 //!
-//! Owns the decision and its proof. A [`Permit`] has no public constructor: [`Rule::decide`] alone makes one, and
-//! only a permit opens a pool, so a forgotten check does not compile. [`AdminPermit`] does the same for the verbs
-//! of operators. Refuses to know sockets, config syntax and protocols. Start with [`Rule::decide`].
+//! Owns the decision and its proof. A [`Permit`] has no public constructor: [`Rule::decide`] alone makes one,
+//! and only a permit opens a pool, so a forgotten check does not compile. [`AdminPermit`] does the same for
+//! the verbs of operators. Refuses to know sockets, config syntax and protocols. Start with [`Rule::decide`].
 
 mod admin;
 mod networks;
