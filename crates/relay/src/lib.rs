@@ -1,7 +1,7 @@
 //! The smallest protocol: bytes pass unread. One connection is one exchange.
 //!
-//! Owns what happens between a permit and the last byte of a plain TCP (or unix, or TLS pass-through) connection.
-//! Refuses to know what the bytes mean. Start with [`Relay`], the whole of it.
+//! Owns what happens between a permit and the last byte of a plain TCP (or unix, or TLS pass-through)
+//! connection. Refuses to know what the bytes mean. Start with [`Relay`], the whole of it.
 
 mod joined;
 
@@ -26,8 +26,8 @@ impl Protocol for Relay {
     }
 }
 
-/// Two states, written out so that the long one is small: what only the opening needs is boxed and freed before
-/// bytes flow, and an idle connection carries none of it.
+/// Two states, written out so that the long one is small: what only the opening needs is boxed and freed
+/// before bytes flow, and an idle connection carries none of it.
 enum Relaying {
     Opening(Pin<Box<dyn Future<Output = Result<Joined, Fault>>>>),
     Joined(Joined),
@@ -56,7 +56,8 @@ async fn open(mut connection: Connection, client: Io) -> Result<Joined, Fault> {
     Ok(Joined::new(held, loan, Duplex::new(client, upstream, opening)))
 }
 
-/// What the upstream sees before the client's own bytes go on: a PROXY header, and what was read while settling.
+/// What the upstream sees before the client's own bytes go on: a PROXY header, and what was read while
+/// settling.
 fn opening(connection: &mut Connection, exchange: &Exchange, client: &Io) -> Vec<u8> {
     let mut opening = Vec::new();
     if let Some(version) = exchange.route.announce {
