@@ -18,7 +18,8 @@ pub struct Filter(Vec<Term>);
 pub enum FilterError {
     /// No comparison in it.
     #[error(
-        "\"{0}\" is no filter; write KEY=VALUE, KEY!=VALUE, KEY>VALUE or KEY<VALUE, like listener=web or age>1h"
+        "\"{0}\" is no filter; write KEY=VALUE, KEY!=VALUE, KEY>VALUE or KEY<VALUE, \
+         like listener=web or age>1h"
     )]
     Shape(String),
     /// A key that rows do not have.
@@ -353,7 +354,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic_and_what_it_reads_it_prints_back(text in "[a-z=!<>0-9./:]{0,24}|.{0,24}") {
+        fn no_text_makes_the_parser_panic_and_what_it_reads_it_prints_back(
+            text in "[a-z=!<>0-9./:]{0,24}|.{0,24}",
+        ) {
             if let Ok(filter) = text.parse::<Filter>() {
                 prop_assert_eq!(filter.to_string().parse::<Filter>().unwrap(), filter);
             }

@@ -1,9 +1,9 @@
 //! Floor 1: the one live table. Every connection is a row from before its first byte to its end.
 //!
-//! Owns [`Record`] (the row), [`Registry`] (the table and the history of the finished), [`Filter`] (the words that
-//! select rows) and the [`Meter`]s that rows add to when they end. Refuses to know sockets, config and what any
-//! protocol means. A row is written by its own worker alone; everybody else reads it, or says when it must end.
-//! Start with [`Record`].
+//! Owns [`Record`] (the row), [`Registry`] (the table and the history of the finished), [`Filter`] (the words
+//! that select rows) and the [`Meter`]s that rows add to when they end. Refuses to know sockets, config and
+//! what any protocol means. A row is written by its own worker alone; everybody else reads it, or says when
+//! it must end. Start with [`Record`].
 
 mod filter;
 mod histogram;

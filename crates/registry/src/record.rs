@@ -229,7 +229,8 @@ impl Record {
         }
     }
 
-    /// Sets when its route's schedule ends it, in place of what was set before. May be called from any thread.
+    /// Sets when its route's schedule ends it, in place of what was set before. May be called from any
+    /// thread.
     pub fn schedule(&self, verdict: Option<Verdict>) {
         if self.scheduled.replace(verdict) {
             self.waker.wake();

@@ -77,7 +77,8 @@ impl Registry {
         record
     }
 
-    /// Delists a connection, which ended for `reason`, and keeps it in the history. Only the first call counts.
+    /// Delists a connection, which ended for `reason`, and keeps it in the history. Only the first call
+    /// counts.
     pub fn leave(&self, record: &Arc<Record>, reason: Reason, detail: Option<Box<str>>) {
         let at = Clock::now();
         if record.ended.set(Box::new(Ended { at, reason, detail })).is_err() {

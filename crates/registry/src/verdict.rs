@@ -13,8 +13,8 @@ pub struct Verdict {
     pub reason: Reason,
 }
 
-/// The earliest order given so far. One atomic word: milliseconds above, the reason's code in the lowest byte, so
-/// that the smaller number is the earlier order.
+/// The earliest order given so far. One atomic word: milliseconds above, the reason's code in the lowest
+/// byte, so that the smaller number is the earlier order.
 #[derive(Debug)]
 pub(crate) struct Sentence(AtomicU64);
 
