@@ -63,9 +63,9 @@ fn unix(path: &str) -> Option<Address> {
     fits.then(|| Address::Unix(path.into()))
 }
 
-/// Whether `host` is a DNS host name. RFC 1123 §2.1 and RFC 952: letters, digits and hyphens in labels of 1 to 63,
-/// 253 in all. Underscores are let through, because service names carry them; a last label of digits alone is a
-/// mistyped IP address.
+/// Whether `host` is a DNS host name. RFC 1123 §2.1 and RFC 952: letters, digits and hyphens in labels of 1
+/// to 63, 253 in all. Underscores are let through, because service names carry them; a last label of digits
+/// alone is a mistyped IP address.
 pub fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// A point on the machine's monotonic clock, in nanoseconds since [`Clock::start`]. Eight bytes, fit for atomics.
+/// A point on the machine's monotonic clock, in nanoseconds since [`Clock::start`]. Eight bytes, fit for
+/// atomics.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Moment(pub u64);
 

@@ -26,7 +26,8 @@ impl FromStr for ConnectionId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WorkerId(pub u16);
 
-/// Counts the configs that a process has obeyed: 1 at the start, one more for each reload that changed something.
+/// Counts the configs that a process has obeyed: 1 at the start, one more for each reload that changed
+/// something.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Generation(pub u32);
 

@@ -1,7 +1,8 @@
 //! Floor 0: the words that every other floor shares.
 //!
 //! Owns ids, addresses, units, [`Secret`], [`Reason`], [`Fault`] and the [`Clock`]. Refuses to know sockets,
-//! files, config and every protocol. Start with [`Reason`]: it is the vocabulary in which Tieline explains itself.
+//! files, config and every protocol. Start with [`Reason`]: it is the vocabulary in which Tieline explains
+//! itself.
 
 mod address;
 mod clock;

@@ -70,7 +70,10 @@ impl fmt::Display for Stage {
 
 /// A word that names no stage.
 #[derive(Debug, thiserror::Error)]
-#[error("\"{0}\" is no stage; stages are accept, admit, settle, identify, route, authorize, acquire, relay, release")]
+#[error(
+    "\"{0}\" is no stage; stages are accept, admit, settle, identify, route, authorize, acquire, relay, \
+     release"
+)]
 pub struct UnknownStage(String);
 
 impl FromStr for Stage {

@@ -210,7 +210,8 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
-            let _ = (parse_duration(&text), text.parse::<Bytes>(), text.parse::<Rate>(), text.parse::<Percent>());
+            let _ = (parse_duration(&text), text.parse::<Bytes>());
+            let _ = (text.parse::<Rate>(), text.parse::<Percent>());
         }
     }
 }
