@@ -66,8 +66,8 @@ impl Plane {
         Acted { matched: records.len(), ended: ended(&records, KILL_WAIT).await }
     }
 
-    /// Lets what matches `filter` end by itself until its listener's `timeouts.drain` is over, then ends it. Does not
-    /// wait for that.
+    /// Lets what matches `filter` end by itself until its listener's `timeouts.drain` is over, then ends it.
+    /// Does not wait for that.
     pub fn drain(&self, permit: &AdminPermit, filter: &Filter, words: &Words) -> Acted {
         let server = self.server(permit);
         drain(&server.snapshot(), &server.registry().live(filter), &words.after("drained by an operator"))

@@ -12,8 +12,8 @@ use tokio::sync::broadcast;
 
 use crate::plane::Reloaded;
 
-/// The way from what happens to who listens. Bounded: a listener that is too slow loses the oldest events and is told
-/// how many; nobody else waits for it. While nobody listens, telling costs one atomic read.
+/// The way from what happens to who listens. Bounded: a listener that is too slow loses the oldest events and
+/// is told how many; nobody else waits for it. While nobody listens, telling costs one atomic read.
 #[derive(Clone, Debug)]
 pub struct Events(broadcast::Sender<Event>);
 
@@ -65,7 +65,8 @@ impl Events {
         self.0.subscribe()
     }
 
-    /// Tells of endpoints whose standing changes, looking once a second while somebody listens. Never returns.
+    /// Tells of endpoints whose standing changes, looking once a second while somebody listens. Never
+    /// returns.
     pub(crate) async fn watch_endpoints(&self, server: &Server) {
         let mut known: Option<Standings> = None;
         loop {

@@ -1,9 +1,10 @@
 //! Floor 6: what operators see and do.
 //!
-//! Owns the admin API and its two doors (a unix socket and a TCP address), `/metrics`, the access log, live events
-//! and the admin token. Refuses to know the config's syntax, sockets of the data plane and every protocol: it reads
-//! the registry and the snapshot, and gives orders. It runs on a runtime of its own, so that nothing here can stall
-//! a connection; what connections tell it (a row that ended) goes into bounded queues that never wait.
+//! Owns the admin API and its two doors (a unix socket and a TCP address), `/metrics`, the access log, live
+//! events and the admin token. Refuses to know the config's syntax, sockets of the data plane and every
+//! protocol: it reads the registry and the snapshot, and gives orders. It runs on a runtime of its own, so
+//! that nothing here can stall a connection; what connections tell it (a row that ended) goes into bounded
+//! queues that never wait.
 //!
 //! Start with [`Plane`], then `api/routes.rs`: every route and its description in one table.
 

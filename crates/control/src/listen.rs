@@ -1,4 +1,5 @@
-//! The two doors of the admin API: a unix socket for who shares the machine, and a TCP address for who has the token.
+//! The two doors of the admin API: a unix socket for who shares the machine, and a TCP address for who has
+//! the token.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,7 +28,8 @@ use crate::plane::Plane;
 /// The unix socket's name in the data folder.
 pub const SOCKET_NAME: &str = "admin.sock";
 
-/// The sockets of the admin API, bound and not yet served: so that a server that cannot be steered never starts.
+/// The sockets of the admin API, bound and not yet served: so that a server that cannot be steered never
+/// starts.
 #[derive(Debug)]
 pub struct Doors {
     socket: Bound,
@@ -57,8 +59,8 @@ impl Doors {
 
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How many may be connected to one door at once; the others wait in the kernel. Each door has its own bound, so that
-/// a flood from the network does not lock out who stands at the machine.
+/// How many may be connected to one door at once; the others wait in the kernel. Each door has its own bound,
+/// so that a flood from the network does not lock out who stands at the machine.
 const CONNECTIONS_MAX: usize = 128;
 
 /// How long a request's head may take, and how long a connection may stay without one.

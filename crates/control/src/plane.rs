@@ -17,8 +17,8 @@ use crate::access_log::AccessLog;
 use crate::events::{Event, Events};
 use crate::metrics::Exposition;
 
-/// The running server, as operators may see and steer it. Cheap to clone. Everything that tells or changes something
-/// takes an [`AdminPermit`], so that a route that forgot to ask for one does not compile.
+/// The running server, as operators may see and steer it. Cheap to clone. Everything that tells or changes
+/// something takes an [`AdminPermit`], so that a route that forgot to ask for one does not compile.
 #[derive(Clone)]
 pub struct Plane(Arc<Inner>);
 
@@ -105,8 +105,8 @@ impl Plane {
         Self(Arc::new(Inner { parts, one_reload: Semaphore::new(1), reloads, exposition }))
     }
 
-    /// Reads the config file again and obeys it. One reload at a time; it goes on to its end even if whoever asked
-    /// for it has hung up.
+    /// Reads the config file again and obeys it. One reload at a time; it goes on to its end even if whoever
+    /// asked for it has hung up.
     ///
     /// # Errors
     /// Every reason why the file cannot be obeyed, a line each; nothing has changed then.

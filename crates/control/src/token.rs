@@ -24,7 +24,8 @@ pub enum TokenError {
     },
     /// Its permissions let others read it.
     #[error(
-        "{} can be read by others (mode {mode:04o}); remove it for a new one, or `chmod 600` it if nobody did",
+        "{} can be read by others (mode {mode:04o}); remove it for a new one, or `chmod 600` it \
+         if nobody did",
         path.display()
     )]
     Exposed {
@@ -41,8 +42,8 @@ pub enum TokenError {
     },
 }
 
-/// The token in the folder `data`. Both are made if they are missing: the folder with mode 0700, the token from 32
-/// bytes of the kernel's randomness, in a file with mode 0600.
+/// The token in the folder `data`. Both are made if they are missing: the folder with mode 0700, the token
+/// from 32 bytes of the kernel's randomness, in a file with mode 0600.
 ///
 /// # Errors
 /// [`TokenError`], in one line that says what to do.

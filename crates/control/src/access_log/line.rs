@@ -113,8 +113,9 @@ impl<T: Display> Serialize for Shown<T> {
     }
 }
 
-/// JSON whose texts hold nothing that a terminal or a log viewer obeys. JSON itself escapes only what is below a
-/// space; names come from strangers and may hold DEL, C1 controls, line separators and direction changes.
+/// JSON whose texts hold nothing that a terminal or a log viewer obeys. JSON itself escapes only what is
+/// below a space; names come from strangers and may hold DEL, C1 controls, line separators and direction
+/// changes.
 struct Neutral;
 
 impl Formatter for Neutral {
@@ -131,7 +132,16 @@ impl Formatter for Neutral {
 }
 
 fn is_hostile(c: char) -> bool {
-    matches!(c, '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}'
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The access log: one JSON line for each exchange that ended.
 //!
-//! Workers put the ended row into a bounded queue and go on; one thread of its own makes the lines and writes them.
-//! What does not fit is dropped and counted: no connection ever waits for a log.
+//! Workers put the ended row into a bounded queue and go on; one thread of its own makes the lines and writes
+//! them. What does not fit is dropped and counted: no connection ever waits for a log.
 
 mod line;
 mod sink;
@@ -57,8 +57,8 @@ enum Job {
 /// How many rows may wait for the writer: two seconds' worth at a rate that no disk is too slow for.
 const QUEUE_MAX: usize = 16_384;
 
-/// The writer gathers rows for so long, then writes them at once: a busy log costs 100 writes a second, and workers
-/// need not wake a sleeping thread for each row.
+/// The writer gathers rows for so long, then writes them at once: a busy log costs 100 writes a second, and
+/// workers need not wake a sleeping thread for each row.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
 
 impl AccessLog {
@@ -89,7 +89,8 @@ impl AccessLog {
         }
     }
 
-    /// Writes to `target` from now on; rows that were logged before go there too if they were not yet written.
+    /// Writes to `target` from now on; rows that were logged before go there too if they were not yet
+    /// written.
     ///
     /// # Errors
     /// When it cannot be opened; the log then stays as it was.
@@ -118,7 +119,8 @@ impl AccessLog {
     pub fn close(&self, within: Duration) {
         self.on.store(false, Release);
         let (Some(queue), Some(stopped)) = (self.queue.get(), held(&self.stopped).take()) else { return };
-        // In a full queue there is no room for the word; its rows are written anyway, as long as the time lasts.
+        // In a full queue there is no room for the word; its rows are written anyway, as long as the time
+        // lasts.
         let mut word = Job::Stop;
         let mut left = within;
         while let Err(TrySendError::Full(back)) = queue.try_send(word)

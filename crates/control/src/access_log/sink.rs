@@ -87,7 +87,8 @@ impl Syslog {
         lines.map(|line| u64::from(!self.send(line.strip_suffix(b"\n").unwrap_or(line)))).sum()
     }
 
-    /// Sends one line; tells whether it was taken. A daemon that was restarted has a new socket: one more try.
+    /// Sends one line; tells whether it was taken. A daemon that was restarted has a new socket: one more
+    /// try.
     fn send(&mut self, line: &[u8]) -> bool {
         let now = Timestamp::try_from(Clock::wall()).unwrap_or(Timestamp::UNIX_EPOCH);
         // RFC 5424 §6: version, time, host, app, process, message id and structured data; "-" is "none".

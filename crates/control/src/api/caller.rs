@@ -39,7 +39,8 @@ impl FromRequestParts<Plane> for AdminPermit {
     }
 }
 
-/// The token that a request offers. Two `Authorization` fields are none: which one is meant is nobody's to guess.
+/// The token that a request offers. Two `Authorization` fields are none: which one is meant is nobody's to
+/// guess.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let (field, None) = (fields.next()?, fields.next()) else { return None };

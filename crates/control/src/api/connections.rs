@@ -63,8 +63,8 @@ pub(super) async fn drain(
     Ok(Json(plane.drain(&permit, &filter, &words)))
 }
 
-/// A page of rows: the living in the order of their ids, the finished from the latest on. Who pages on with the
-/// cursor sees each row that was there all the time exactly once, whatever comes and goes meanwhile.
+/// A page of rows: the living in the order of their ids, the finished from the latest on. Who pages on with
+/// the cursor sees each row that was there all the time exactly once, whatever comes and goes meanwhile.
 pub(super) struct Page {
     rows: Vec<Arc<Record>>,
     next: Option<String>,
@@ -99,8 +99,8 @@ impl Page {
         Ok(Page { rows, next, total, now })
     }
 
-    /// The page as JSON, a row on each line. Gives way to other requests now and then: a large page takes a tenth of
-    /// a second, and nobody else shall wait for it.
+    /// The page as JSON, a row on each line. Gives way to other requests now and then: a large page takes a
+    /// tenth of a second, and nobody else shall wait for it.
     async fn write(self) -> Bytes {
         let mut body = Vec::with_capacity(ROW_BYTES * self.rows.len() + 128);
         body.extend_from_slice(b"{\"connections\":[");

@@ -35,8 +35,8 @@ fn too_slow() -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, detail)
 }
 
-/// Against DNS rebinding: a browser that a stranger's name led here says that name as the host. Health checks tell
-/// nothing and are asked for by any name.
+/// Against DNS rebinding: a browser that a stranger's name led here says that name as the host. Health checks
+/// tell nothing and are asked for by any name.
 fn refusal(request: &Request) -> Option<Problem> {
     let by_socket = matches!(request.extensions().get::<Caller>(), Some(Caller::Peer { .. }));
     if by_socket || request.uri().path() == "/healthz" {

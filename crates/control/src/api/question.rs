@@ -48,7 +48,8 @@ impl Order {
         let filter: Filter = self.filter.parse().map_err(Problem::bad_request)?;
         if filter.is_empty() && !self.all {
             return Err(Problem::bad_request(
-                "an empty filter means every connection; say so with \"all\": true, or name some with \"filter\"",
+                "an empty filter means every connection; say so with \"all\": true, or name some with \
+                 \"filter\"",
             ));
         }
         Ok((filter, words(self.reason)?))

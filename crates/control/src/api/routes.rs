@@ -1,5 +1,5 @@
-//! Every route of the API with its description, in one table: the router and the OpenAPI document are both made of
-//! it, so that neither can have what the other lacks.
+//! Every route of the API with its description, in one table: the router and the OpenAPI document are both
+//! made of it, so that neither can have what the other lacks.
 
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, get as on_get, post as on_post};

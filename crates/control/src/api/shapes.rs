@@ -1,5 +1,5 @@
-//! How rows and stories look, for the OpenAPI document: the registry makes them, and knows nothing of documents.
-//! Tests hold these shapes to what is really sent.
+//! How rows and stories look, for the OpenAPI document: the registry makes them, and knows nothing of
+//! documents. Tests hold these shapes to what is really sent.
 #![allow(dead_code)] // read as descriptions only
 
 use utoipa::ToSchema;

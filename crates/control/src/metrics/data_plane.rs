@@ -181,8 +181,8 @@ fn endpoints(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
     Ok(())
 }
 
-/// The endpoints of an upstream, each label once: one that left and came back is there twice until the last lease of
-/// its former self ends, and a series that is there twice makes Prometheus refuse the whole scrape.
+/// The endpoints of an upstream, each label once: one that left and came back is there twice until the last
+/// lease of its former self ends, and a series that is there twice makes Prometheus refuse the whole scrape.
 fn enduring(status: &UpstreamStatus) -> impl Iterator<Item = &EndpointStatus> {
     let each = status.endpoints.iter().enumerate();
     let first = |index: usize, label: &str| {

@@ -1,4 +1,5 @@
-//! `/metrics`: everything that is counted, read when somebody asks. Nothing is done for it on the way of bytes.
+//! `/metrics`: everything that is counted, read when somebody asks. Nothing is done for it on the way of
+//! bytes.
 //!
 //! Names follow <https://prometheus.io/docs/practices/naming/>; the format is OpenMetrics text 1.0.
 

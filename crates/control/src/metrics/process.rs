@@ -6,7 +6,8 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use tieline_base::{Clock, Moment};
 
-/// This process at one moment, in the terms of the Prometheus client guidelines ("standard and runtime collectors").
+/// This process at one moment, in the terms of the Prometheus client guidelines ("standard and runtime
+/// collectors").
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct ProcessReading {
     /// Open file descriptors.
@@ -39,7 +40,8 @@ impl ProcessReading {
         reading.with_stat(&stat, clock_ticks_per_second(), page_size() as u64)
     }
 
-    /// proc_pid_stat(5). The name, field 2, may hold anything, so counting starts behind its closing parenthesis.
+    /// proc_pid_stat(5). The name, field 2, may hold anything, so counting starts behind its closing
+    /// parenthesis.
     fn with_stat(self, stat: &str, ticks_per_second: u64, page_bytes: u64) -> Self {
         let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let fields: Vec<&str> = behind_name.split_whitespace().collect();
