@@ -180,7 +180,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counts_return_to_zero_and_never_pass_the_limits(steps in prop::collection::vec((0u8..6, any::<bool>()), 1..300)) {
+        fn counts_return_to_zero_and_never_pass_the_limits(
+            steps in prop::collection::vec((0u8..6, any::<bool>()), 1..300),
+        ) {
             let limits = Limits { connections: Some(7), per_ip: Some(3), accept_rate: None };
             let admission = Arc::new(Admission::default());
             let mut slots: Vec<(u8, Slot)> = Vec::new();
@@ -191,8 +193,8 @@ mod tests {
                 }
                 let mine = slots.iter().filter(|(other, _)| *other == host).count();
                 let full = slots.len() >= 7;
-                let slot = admission.count(&limits);
-                let slot = slot.and_then(|slot| slot.count_source(&limits, client(&format!("10.0.0.{host}:1"))));
+                let source = client(&format!("10.0.0.{host}:1"));
+                let slot = admission.count(&limits).and_then(|slot| slot.count_source(&limits, source));
                 prop_assert_eq!(slot.is_ok(), !full && mine < 3);
                 slots.extend(slot.ok().map(|slot| (host, slot)));
                 prop_assert_eq!(admission.live() as usize, slots.len());

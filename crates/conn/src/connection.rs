@@ -88,8 +88,8 @@ impl Connection {
         std::mem::take(&mut self.hello.bytes)
     }
 
-    /// Opens one exchange: the only way from a client to an upstream. `io` is watched meanwhile, so that a client
-    /// that broke off gives its place in the queue to others.
+    /// Opens one exchange: the only way from a client to an upstream. `io` is watched meanwhile, so that a
+    /// client that broke off gives its place in the queue to others.
     ///
     /// # Errors
     /// [`Fault`] with the reason that the client, the log and the metrics share.

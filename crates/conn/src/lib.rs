@@ -1,8 +1,8 @@
 //! Floor 4: the road that every connection walks, and the life of the workers on which it does.
 //!
-//! Owns the path from accept to release, routing, admission, the compiled config ([`Snapshot`]) and the life cycle.
-//! Refuses to know any protocol by name: bytes get their meaning from a [`Protocol`] that somebody above plugs in.
-//! Start with `path.rs`, and read it downwards.
+//! Owns the path from accept to release, routing, admission, the compiled config ([`Snapshot`]) and the life
+//! cycle. Refuses to know any protocol by name: bytes get their meaning from a [`Protocol`] that somebody
+//! above plugs in. Start with `path.rs`, and read it downwards.
 
 mod admission;
 mod connection;

@@ -60,8 +60,8 @@ pub struct Stopped {
 }
 
 impl Server {
-    /// Starts as many workers as `registry` was made for, each on a thread of its own, obeying `snapshot` but not
-    /// accepting yet.
+    /// Starts as many workers as `registry` was made for, each on a thread of its own, obeying `snapshot` but
+    /// not accepting yet.
     ///
     /// # Errors
     /// When the kernel gives no thread or no poller.
@@ -100,8 +100,8 @@ impl Server {
         self.phase.subscribe()
     }
 
-    /// Makes every worker obey `snapshot`, then decides again about everything that lives. When it returns, no
-    /// worker decides by the old config any more, and what the new one forbids has its order to end.
+    /// Makes every worker obey `snapshot`, then decides again about everything that lives. When it returns,
+    /// no worker decides by the old config any more, and what the new one forbids has its order to end.
     pub async fn deliver(&self, snapshot: Arc<Snapshot>) -> Swept {
         self.obeyed.send_replace(snapshot.clone());
         self.tell_all(|done| Command::Deliver(snapshot.clone(), done)).await;
@@ -115,8 +115,8 @@ impl Server {
         sweep::sweep(&self.registry, &snapshot)
     }
 
-    /// Stops: no more accepting, then a drain that ends the moment the last connection does, at the latest when the
-    /// longest `timeouts.drain` is over. `hurry` resolves when somebody will not wait for that.
+    /// Stops: no more accepting, then a drain that ends the moment the last connection does, at the latest
+    /// when the longest `timeouts.drain` is over. `hurry` resolves when somebody will not wait for that.
     pub async fn stop(&self, hurry: impl Future<Output = ()>) -> Stopped {
         self.phase.send_replace(Phase::Draining);
         self.tell_all(Command::StopAccepting).await;

@@ -92,18 +92,20 @@ fn start(
     record.enter(Stage::Identify);
     let identity = Identity::Anonymous;
 
-    // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the protocol
+    // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the
+    // protocol
     let connection = Connection::new(worker, record, identity, hello, slot);
     Ok(listener.protocol.serve(connection, io))
 }
 
-/// Counts the connection against its listener's limits, cheapest first; the per-source limit waits for the PROXY
-/// header where one comes, because the peer is the proxy then.
+/// Counts the connection against its listener's limits, cheapest first; the per-source limit waits for the
+/// PROXY header where one comes, because the peer is the proxy then.
 fn admit(listener: &Listener, peer: ClientAddr) -> Result<Slot, Fault> {
     if listener.admission.is_closed() {
         return Err(refused(Reason::RefusedDraining));
     }
-    // Who may connect to a unix socket is decided by its path's permissions: such a peer may speak for others.
+    // Who may connect to a unix socket is decided by its path's permissions: such a peer may speak for
+    // others.
     if listener.proxy && peer.ip().is_some_and(|ip| !listener.trusted.contains(ip)) {
         return Err(refused(Reason::RefusedUntrusted));
     }

@@ -27,8 +27,8 @@ impl<R: Clone> Router<R> {
         Self { exact: HashMap::new(), wildcard: HashMap::new(), rest: None }
     }
 
-    /// Adds a route for the server names `names` (`*.` in front covers one label more); for everything else if
-    /// there are none.
+    /// Adds a route for the server names `names` (`*.` in front covers one label more); for everything else
+    /// if there are none.
     pub fn add<'n>(&mut self, names: impl IntoIterator<Item = &'n str>, route: R) {
         let mut named = false;
         for name in names {
@@ -48,7 +48,8 @@ impl<R: Clone> Router<R> {
         !self.exact.is_empty() || !self.wildcard.is_empty()
     }
 
-    /// The route for `ask`: the exact name first, then the wildcard that covers it, then the route without names.
+    /// The route for `ask`: the exact name first, then the wildcard that covers it, then the route without
+    /// names.
     pub fn find(&self, ask: &Ask<'_>) -> Option<&R> {
         let Some(name) = ask.server_name else { return self.rest.as_ref() };
         let covered = || name.find('.').and_then(|dot| self.wildcard.get(&name[dot..]));
@@ -103,7 +104,8 @@ mod tests {
             asked in prop::option::of(name()),
         ) {
             let mut router = Router::new();
-            let written = |(wild, name): &(bool, String)| if *wild { format!("*.{name}") } else { name.clone() };
+            let written =
+                |(wild, name): &(bool, String)| if *wild { format!("*.{name}") } else { name.clone() };
             let names: Vec<String> = routes.iter().map(written).collect();
             for (place, name) in names.iter().enumerate() {
                 router.add([name.as_str()], place);

@@ -1,5 +1,5 @@
-//! After a change of config: everything that lives is decided about again. What is no longer allowed gets its order
-//! to end, with the rule that says so; what the change does not concern is not touched.
+//! After a change of config: everything that lives is decided about again. What is no longer allowed gets its
+//! order to end, with the rule that says so; what the change does not concern is not touched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,8 +82,8 @@ fn reconsider(record: &Record, snapshot: &Snapshot) -> Standing {
     Standing::Stays(schedule_end(record, route))
 }
 
-/// When the schedule of `route` ends `record`. One that is closed already ends it when the grace is over, and no
-/// later than an earlier sweep said.
+/// When the schedule of `route` ends `record`. One that is closed already ends it when the grace is over, and
+/// no later than an earlier sweep said.
 fn schedule_end(record: &Record, route: &Arc<Route>) -> Option<Verdict> {
     let schedule = route.schedule.as_ref()?;
     let now = wall();
