@@ -17,7 +17,8 @@ pub struct FileLimit {
 /// connections. `fs.nr_open` is 1,048,576 where nobody changed it.
 const WANTED: u64 = 1_048_576;
 
-/// Raises the soft limit of open files as far as it may go: beyond the hard one with `CAP_SYS_RESOURCE`, else to it.
+/// Raises the soft limit of open files as far as it may go: beyond the hard one with `CAP_SYS_RESOURCE`, else
+/// to it.
 pub fn raise_file_limit() -> FileLimit {
     let limit = getrlimit(Resource::Nofile);
     let (before, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
@@ -30,8 +31,8 @@ pub fn raise_file_limit() -> FileLimit {
     FileLimit { before, now: before }
 }
 
-/// Whether `error` says that this machine ran out of something (descriptors, buffers, memory, local ports), as
-/// opposed to the peer being at fault.
+/// Whether `error` says that this machine ran out of something (descriptors, buffers, memory, local ports),
+/// as opposed to the peer being at fault.
 pub fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let spent = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];

@@ -49,8 +49,8 @@ impl Io {
         let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
     }
 
-    /// Waits until the connection is reset or otherwise broken; not until it is merely half-closed, because a client
-    /// may say all it has to say before it listens. May be dropped at any time.
+    /// Waits until the connection is reset or otherwise broken; not until it is merely half-closed, because a
+    /// client may say all it has to say before it listens. May be dropped at any time.
     pub async fn broken(&self) {
         // An error of the poller itself counts as broken: nothing would ever be heard of the socket again.
         let _ = match self {

@@ -58,7 +58,8 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Bound {
-    /// Listens on `address`. Not with `SO_REUSEPORT`: a second server on the same port is an error, not a thief.
+    /// Listens on `address`. Not with `SO_REUSEPORT`: a second server on the same port is an error, not a
+    /// thief.
     ///
     /// # Errors
     /// [`BindError`], in one line that says what to do.
@@ -73,7 +74,8 @@ impl Bound {
         bound.map_err(|source| BindError { address: address.clone(), source })
     }
 
-    /// Takes over options that a reload changed: for connections to come. What the kernel refuses stays as it was.
+    /// Takes over options that a reload changed: for connections to come. What the kernel refuses stays as it
+    /// was.
     pub fn set_options(&self, options: &ListenOptions) {
         if let Address::Unix(path) = &self.address {
             let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(options.unix_mode));
@@ -129,7 +131,8 @@ fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Bound> {
     })
 }
 
-/// Removes a socket that nobody listens on any more, as a killed process leaves it; never a file, never a live one.
+/// Removes a socket that nobody listens on any more, as a killed process leaves it; never a file, never a
+/// live one.
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let probe = Io::open(AddressFamily::UNIX)?;
@@ -174,7 +177,8 @@ impl Acceptor {
     #[allow(unsafe_code)]
     pub fn new(bound: &Bound) -> io::Result<Acceptor> {
         let socket = bound.socket.clone();
-        // SAFETY: the `AsyncFd` owns a share of the `OwnedFd`, which nobody can close or replace while it does.
+        // SAFETY: the `AsyncFd` owns a share of the `OwnedFd`, which nobody can close or replace while it
+        // does.
         let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
         Ok(Acceptor { socket: watched.map_err(io::Error::from)?, family: bound.family })
     }
@@ -182,8 +186,8 @@ impl Acceptor {
     /// The next connection. May be dropped: a connection is either still in the queue or returned.
     ///
     /// # Errors
-    /// Out of descriptors or memory ([`crate::is_exhaustion`]): wait before asking again. Connections that were
-    /// reset while they queued are passed over.
+    /// Out of descriptors or memory ([`crate::is_exhaustion`]): wait before asking again. Connections that
+    /// were reset while they queued are passed over.
     pub async fn accept(&self) -> io::Result<Accepted> {
         loop {
             let mut ready = self.socket.readable().await?;

@@ -1,5 +1,5 @@
-//! The first bytes of a connection, read before anything is decided: whom a PROXY header names, and which server a
-//! TLS hello asks for. One deadline covers it all.
+//! The first bytes of a connection, read before anything is decided: whom a PROXY header names, and which
+//! server a TLS hello asks for. One deadline covers it all.
 
 use std::io;
 use std::net::SocketAddr;
