@@ -24,18 +24,9 @@ use crate::plane::{Plane, Reloaded};
 
 /// All routes.
 pub(super) fn table() -> Vec<Entry> {
-    let page = [
-        (
-            "filter",
-            "Conditions like `listener=web age>1h`; several, in one or in several parameters, mean *and*",
-        ),
-        ("limit", "How many rows at most: 1 to 100000; 1000 if left out"),
-        ("cursor", "The `next` of the page before"),
-        ("finished", "`true` lists the connections that have ended and are remembered, the latest first"),
-    ];
     vec![
         get("/api/v1/connections", "List connections", connections::list)
-            .query(&page)
+            .query(&PAGE)
             .answers::<PageShape>(200),
         get("/api/v1/connections/{id}", "Tell one connection's whole story", connections::show)
             .answers::<StoryShape>(200)
@@ -101,6 +92,14 @@ pub(super) fn table() -> Vec<Entry> {
             .for_everybody(),
     ]
 }
+
+/// What a page of connections can be asked for by.
+const PAGE: [(&str, &str); 4] = [
+    ("filter", "Conditions like `listener=web age>1h`; several, in one or in several parameters, mean *and*"),
+    ("limit", "How many rows at most: 1 to 100000; 1000 if left out"),
+    ("cursor", "The `next` of the page before"),
+    ("finished", "`true` lists the connections that have ended and are remembered, the latest first"),
+];
 
 /// One route.
 pub(super) struct Entry {
