@@ -6,7 +6,8 @@ use clap::{Args as Arguments, Parser, Subcommand};
 
 use crate::verbs;
 
-/// Sets up, secures, shares, watches and ends every connection between users, services, databases and far sites.
+/// Sets up, secures, shares, watches and ends every connection between users, services, databases and far
+/// sites.
 #[derive(Parser, Debug)]
 #[command(name = "tieline", version, arg_required_else_help = true, disable_help_subcommand = true)]
 pub(crate) struct Args {

@@ -1,7 +1,7 @@
 //! From a config to what the data plane obeys: every plug is listed here, and nowhere else.
 //!
-//! An [`Assembly`] holds what outlives a config: sockets, upstreams, counters. A reload compiles a new snapshot from
-//! them; all that can fail comes first, so that a failure changes nothing.
+//! An [`Assembly`] holds what outlives a config: sockets, upstreams, counters. A reload compiles a new
+//! snapshot from them; all that can fail comes first, so that a failure changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
@@ -91,7 +91,8 @@ impl Assembly {
         Arc::new(Snapshot { generation: self.generation, listeners, upstreams })
     }
 
-    /// Compiles `live`, as a new generation if it is `changed`. Sockets that it no longer names are closed once [`Assembly::retire`] says so.
+    /// Compiles `live`, as a new generation if it is `changed`. Sockets that it no longer names are closed
+    /// once [`Assembly::retire`] says so.
     ///
     /// # Errors
     /// Every address that cannot be listened on; nothing has changed then.
@@ -280,15 +281,16 @@ fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
     }
 }
 
-/// How long an upstream connection is silent before the kernel asks whether its peer lives: a host that lost its
-/// power is noticed in minutes, not after the idle timeout.
+/// How long an upstream connection is silent before the kernel asks whether its peer lives: a host that lost
+/// its power is noticed in minutes, not after the idle timeout.
 const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(60);
 
 fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
-/// What happens to the connections of an endpoint that left the config or its name's addresses: they are drained.
+/// What happens to the connections of an endpoint that left the config or its name's addresses: they are
+/// drained.
 fn drain_leaving(registry: &Arc<Registry>, upstream: &str) -> OnLeave {
     let (registry, upstream) = (Arc::downgrade(registry), upstream.to_owned());
     Arc::new(move |endpoint: &Endpoint| {

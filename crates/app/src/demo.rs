@@ -1,7 +1,7 @@
 //! `tieline demo`: everything embedded, nothing to configure.
 //!
-//! The server is the real one, obeying a config that is written into the demo's folder; only the two echo services
-//! and the clients that keep them busy are made up here.
+//! The server is the real one, obeying a config that is written into the demo's folder; only the two echo
+//! services and the clients that keep them busy are made up here.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,5 @@
-//! The running server as a whole: data plane, control plane, what keeps the upstreams, and the config they obey.
+//! The running server as a whole: data plane, control plane, what keeps the upstreams, and the config they
+//! obey.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,8 @@ impl House {
         volume: Volume,
         requests: mpsc::Sender<Request>,
     ) -> anyhow::Result<House> {
-        // The token makes the data folder; the doors are bound before anything runs, so that a second server in the
-        // same folder, or one that could not be steered, never starts.
+        // The token makes the data folder; the doors are bound before anything runs, so that a second server
+        // in the same folder, or one that could not be steered, never starts.
         let token = tieline_control::admin_token(&config.boot.data)?;
         let doors = Doors::bind(&config.boot.data, config.boot.admin_listen)?;
         let access_log =
@@ -126,7 +127,8 @@ impl House {
         }
     }
 
-    /// Reads the config file again and obeys it. All that can fail comes first, so that a failure changes nothing.
+    /// Reads the config file again and obeys it. All that can fail comes first, so that a failure changes
+    /// nothing.
     pub(crate) async fn reload(&mut self) -> ReloadResult {
         let lines =
             |problems: Vec<tieline_config::Problem>| problems.iter().map(ToString::to_string).collect();

@@ -1,7 +1,7 @@
 //! The binary `tieline`: arguments, signals, and the assembly of all floors below.
 //!
-//! Start with `args.rs` for the command line, `assembly.rs` for what is plugged in where, and `run.rs` for the life
-//! of the server.
+//! Start with `args.rs` for the command line, `assembly.rs` for what is plugged in where, and `run.rs` for
+//! the life of the server.
 
 mod args;
 mod assembly;

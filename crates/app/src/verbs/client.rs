@@ -117,7 +117,8 @@ impl Client {
                 let targets: Vec<_> = addresses.iter().copied().map(EndpointAddr::Socket).collect();
                 let dialed = dial_first(&targets, &DialOptions::default()).await;
                 let (chosen, io) = dialed.map_err(|_| NoServer(self.to_string()))?;
-                // The server answers to its addresses alone, so that no stranger's name can lead a browser to it.
+                // The server answers to its addresses alone, so that no stranger's name can lead a browser to
+                // it.
                 Ok((io, addresses[chosen].to_string()))
             }
         }

@@ -138,7 +138,8 @@ fn print_table(out: &mut impl Write, rows: &[Row<'_>]) -> io::Result<()> {
     let [id, listener, client, route, endpoint, stage] = widths;
     writeln!(
         out,
-        "{:<id$}  {:<listener$}  {:<client$}  {:<route$}  {:<endpoint$}  {:<stage$}  {:>6}  {:>6}  {:>9}  {:>9}",
+        "{:<id$}  {:<listener$}  {:<client$}  {:<route$}  {:<endpoint$}  {:<stage$}  \
+         {:>6}  {:>6}  {:>9}  {:>9}",
         "ID", "LISTENER", "CLIENT", "ROUTE", "ENDPOINT", "STAGE", "AGE", "IDLE", "UP", "DOWN"
     )?;
     for row in rows {
@@ -183,8 +184,10 @@ mod tests {
     use super::*;
 
     const BODY: &str = r#"{"connections":[
-{"id":7,"listener":"web","client":"10.0.0.1:5000","route":"shop","endpoint":"10.0.0.9:80","stage":"relay","age_seconds":310.5,"idle_seconds":0.25,"bytes_up":2048,"bytes_down":17},
-{"id":1234,"listener":"a\"\u001b","client":"unix","route":null,"endpoint":null,"stage":"release","age_seconds":0,"idle_seconds":0,"bytes_up":0,"bytes_down":0,"reason":"limit:per-ip"}
+{"id":7,"listener":"web","client":"10.0.0.1:5000","route":"shop","endpoint":"10.0.0.9:80",
+"stage":"relay","age_seconds":310.5,"idle_seconds":0.25,"bytes_up":2048,"bytes_down":17},
+{"id":1234,"listener":"a\"\u001b","client":"unix","route":null,"endpoint":null,
+"stage":"release","age_seconds":0,"idle_seconds":0,"bytes_up":0,"bytes_down":0,"reason":"limit:per-ip"}
 ],"next":null,"total":2}"#;
 
     #[test]

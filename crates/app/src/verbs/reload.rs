@@ -32,8 +32,8 @@ struct Report {
     leaving: u64,
 }
 
-/// Applies the config file, and says what that did. What is wrong with the file goes to the standard error, a line
-/// each.
+/// Applies the config file, and says what that did. What is wrong with the file goes to the standard error, a
+/// line each.
 ///
 /// # Errors
 /// When the server does not answer.

@@ -43,8 +43,8 @@ impl Target {
     }
 }
 
-/// The data folder that the config file names. The file may be wrong in every other way, or missing: a server that
-/// runs must be reached even while somebody is at work on its config.
+/// The data folder that the config file names. The file may be wrong in every other way, or missing: a server
+/// that runs must be reached even while somebody is at work on its config.
 fn data_folder(config: &Path) -> PathBuf {
     let folder = config.parent().unwrap_or(Path::new(""));
     let text = fs::read_to_string(config).unwrap_or_default();
