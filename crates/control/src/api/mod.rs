@@ -78,6 +78,6 @@ pub fn openapi() -> String {
     text
 }
 
-const DESCRIPTION: &str = "Every live connection, and the orders that operators give. By the network it needs \
-                           the token in `<data>/admin.token`; by the unix socket `<data>/admin.sock` the \
+const DESCRIPTION: &str = "Every live connection, and the orders that operators give. By the network it \
+                           needs the token in `<data>/admin.token`; by the unix socket `<data>/admin.sock` the \
                            server's own user or root.";
