@@ -125,7 +125,8 @@ mod tests {
             "id": 17, "listener": "web", "protocol": "tcp", "client": "10.0.0.1:5", "identity": null,
             "sni": "a\u{1b}[2Jb", "route": "shop", "upstream": "shop", "endpoint": null, "stage": "release",
             "stage_seconds": 0.0, "age_seconds": 310.5, "idle_seconds": 1.0,
-            "bytes_up": 2048, "bytes_down": 0, "generation": 3, "worker": 1, "reason": "unreachable", "opened_unix_seconds": 1_700_000_000.25,
+            "bytes_up": 2048, "bytes_down": 0, "generation": 3, "worker": 1, "reason": "unreachable",
+            "opened_unix_seconds": 1_700_000_000.25,
             "road": [
                 { "stage": "accept", "at_seconds": 0.0, "detail": "from 10.0.0.1:5 by listener \"web\"" },
                 { "stage": "admit", "at_seconds": 0.000_012 },
