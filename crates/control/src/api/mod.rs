@@ -79,5 +79,5 @@ pub fn openapi() -> String {
 }
 
 const DESCRIPTION: &str = "Every live connection, and the orders that operators give. By the network it \
-                           needs the token in `<data>/admin.token`; by the unix socket `<data>/admin.sock` the \
-                           server's own user or root.";
+                           needs the token in `<data>/admin.token`; by the unix socket `<data>/admin.sock` \
+                           the server's own user or root.";
