@@ -166,6 +166,8 @@ impl Doors {
             });
             worker.registry.leave(&record, Reason::RefusedDraining, None);
         }
+        // A reload, or a long drain, holds the socket on: clients must go elsewhere, not queue for nobody.
+        door.acceptor.close();
     }
 }
 

@@ -210,6 +210,13 @@ impl Acceptor {
         }
     }
 
+    /// Stops listening, whoever else holds the socket: from now on the kernel refuses clients instead of
+    /// queueing them for nobody. It resets what still queues; see [`Acceptor::take_queued`].
+    pub fn close(&self) {
+        // It fails only on a socket that does not listen, which is what is wanted.
+        let _ = rustix::net::shutdown(self.socket.get_ref(), rustix::net::Shutdown::Read);
+    }
+
     fn take(&self, socket: &AsyncFd<Arc<OwnedFd>>) -> io::Result<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = rustix::net::acceptfrom_with(socket.get_ref(), flags)?;
@@ -248,6 +255,23 @@ mod tests {
             let accepted = Acceptor::new(&bound).unwrap().accept().await.unwrap();
             assert_eq!(accepted.client, ClientAddr::Socket(client.local_addr().unwrap()));
         }
+    }
+
+    #[tokio::test]
+    async fn a_closed_acceptor_refuses_clients_though_its_socket_is_still_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.sock");
+        let tcp = Bound::bind(&"127.0.0.1:0".parse().unwrap(), &OPTIONS).unwrap();
+        let unix = Bound::bind(&Address::Unix(path.clone()), &OPTIONS).unwrap();
+        for bound in [&tcp, &unix] {
+            Acceptor::new(bound).unwrap().close();
+        }
+        let Address::Socket(address) = *tcp.address() else { panic!("no socket address") };
+        let errors = [
+            std::net::TcpStream::connect(address).unwrap_err(),
+            std::os::unix::net::UnixStream::connect(&path).unwrap_err(),
+        ];
+        assert!(errors.iter().all(|error| error.kind() == io::ErrorKind::ConnectionRefused), "{errors:?}");
     }
 
     #[test]
