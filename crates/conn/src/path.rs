@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
 use tieline_policy::Identity;
-use tieline_registry::{Opening, Record};
+use tieline_registry::{Opening, Record, Settled};
 use tieline_transport::{Accepted, Hello, Io, SettleError, settle};
 
 use crate::admission::Slot;
@@ -17,7 +17,14 @@ use crate::snapshot::Listener;
 use crate::worker::{Seat, Worker};
 
 /// Walks the whole road. Spawned by the worker's life cycle, nowhere else.
-pub(crate) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: Rc<Worker>) {
+///
+/// A function that returns an async block, not an async function: what it is given is then held once, not
+/// twice.
+pub(crate) fn serve(
+    accepted: Accepted,
+    listener: Arc<Listener>,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()> + 'static {
     // accept: listed before a byte is read
     let record = worker.registry().enter(Opening {
         client: accepted.client,
@@ -25,18 +32,20 @@ pub(crate) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: R
         worker: worker.id(),
         generation: worker.generation(),
     });
-    let seat = Seat::new(&worker, &record);
-    let lifetime = Lifetime::new(&record, &listener.timeouts);
-    // admit, settle, identify: nothing of it is carried by a connection that is past it
-    let begun = begin(accepted, listener, &worker, &record);
-    // Both arms may be dropped: the first holds a timer, the second closes its sockets.
-    let outcome = tokio::select! {
-        biased;
-        reason = lifetime => Ok(reason),
-        outcome = go_on(begun) => outcome,
-    };
-    // release: counted, logged, delisted
-    seat.leave(outcome);
+    let seat = Seat::new(worker, record);
+    async move {
+        let lifetime = Lifetime::new(seat.record(), &listener.timeouts);
+        // admit, settle, identify: nothing of it is carried by a connection that is past it
+        let begun = begin(accepted, listener, &seat);
+        // Both arms may be dropped: the first holds a timer, the second closes its sockets.
+        let outcome = tokio::select! {
+            biased;
+            reason = lifetime => Ok(reason),
+            outcome = go_on(begun) => outcome,
+        };
+        // release: counted, logged, delisted
+        seat.leave(outcome);
+    }
 }
 
 /// A connection that was admitted: it is being settled, or served already where there was nothing to settle.
@@ -52,12 +61,8 @@ async fn go_on(begun: Result<Begun, Fault>) -> Outcome {
     }
 }
 
-fn begin(
-    accepted: Accepted,
-    listener: Arc<Listener>,
-    worker: &Rc<Worker>,
-    record: &Arc<Record>,
-) -> Result<Begun, Fault> {
+fn begin(accepted: Accepted, listener: Arc<Listener>, seat: &Seat) -> Result<Begun, Fault> {
+    let (worker, record) = (seat.worker(), seat.record());
     // admit: before a byte is read, and so before any cryptography
     record.enter(Stage::Admit);
     let slot = admit(&listener, accepted.client)?;
@@ -117,11 +122,9 @@ fn admit(listener: &Listener, peer: ClientAddr) -> Result<Slot, Fault> {
 }
 
 fn note_hello(record: &Record, hello: &Hello) {
-    if let Some(source) = hello.source {
-        record.set_proxied(ClientAddr::from_socket(source));
-    }
-    if let Some(server_name) = &hello.server_name {
-        record.set_sni(server_name);
+    if hello.source.is_some() || hello.server_name.is_some() {
+        let proxied = hello.source.map(ClientAddr::from_socket);
+        record.set_settled(Settled { proxied, sni: hello.server_name.as_deref().map(Into::into) });
     }
 }
 

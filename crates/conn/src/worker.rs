@@ -37,8 +37,8 @@ pub(crate) enum Command {
     StopAccepting(oneshot::Sender<()>),
 }
 
-/// How many commands, hand-overs above all, may wait for one worker. When it is that far behind, the others serve
-/// what they accept themselves.
+/// How many commands, hand-overs above all, may wait for one worker. When it is that far behind, the others
+/// serve what they accept themselves.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 
 impl Worker {
@@ -73,7 +73,9 @@ impl Worker {
     }
 
     /// Obeys `commands` until their sender is gone.
+    #[allow(clippy::disallowed_methods)] // the worker's own beat, for as long as it works
     pub(crate) async fn work(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        tokio::task::spawn_local(beat());
         let mut doors = Doors::default();
         while let Some(command) = commands.recv().await {
             match command {
@@ -110,6 +112,18 @@ impl Worker {
         }
     }
 }
+
+/// Sleeps for ever, in short naps. A timer that is earlier than every other makes the runtime wake itself
+/// through the kernel, even from its own thread; while a nap is always the earliest, the timers of
+/// connections never are.
+async fn beat() {
+    loop {
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+/// Shorter than nearly every timeout of a connection, long enough to cost nothing.
+const BEAT: Duration = Duration::from_millis(200);
 
 /// The sockets at which one worker accepts.
 #[derive(Default)]
@@ -151,8 +165,8 @@ impl Doors {
         all.iter().for_each(|address| self.close(worker, address));
     }
 
-    /// Stops accepting at `address`. Who had connected already is told no, in the table too, instead of being lost
-    /// with the queue.
+    /// Stops accepting at `address`. Who had connected already is told no, in the table too, instead of being
+    /// lost with the queue.
     fn close(&mut self, worker: &Rc<Worker>, address: &Address) {
         let Some(door) = self.0.remove(address) else { return };
         door.accepting.abort();
@@ -181,7 +195,8 @@ impl Door {
     }
 }
 
-/// How long accepting pauses when this machine has run out of something. Those who wait stay in the kernel's queue.
+/// How long accepting pauses when this machine has run out of something. Those who wait stay in the kernel's
+/// queue.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often the log speaks of it.
@@ -208,15 +223,23 @@ async fn accept_all(worker: Rc<Worker>, acceptor: Rc<Acceptor>, listener: Rc<Ref
 }
 
 /// A connection's place in the table and in its worker's count: left exactly once, in order or by a panic.
-pub(crate) struct Seat<'w> {
-    worker: &'w Rc<Worker>,
-    record: &'w Arc<Record>,
+pub(crate) struct Seat {
+    worker: Rc<Worker>,
+    record: Arc<Record>,
     left: bool,
 }
 
-impl<'w> Seat<'w> {
-    pub(crate) fn new(worker: &'w Rc<Worker>, record: &'w Arc<Record>) -> Self {
+impl Seat {
+    pub(crate) fn new(worker: Rc<Worker>, record: Arc<Record>) -> Self {
         Self { worker, record, left: false }
+    }
+
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
     }
 
     /// Delists the connection with its outcome.
@@ -226,17 +249,17 @@ impl<'w> Seat<'w> {
             Ok(reason) => (reason, None),
             Err(fault) => (fault.reason, detail(&fault)),
         };
-        self.worker.registry.leave(self.record, reason, detail);
+        self.worker.registry.leave(&self.record, reason, detail);
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.worker.loads.leave(self.worker.id);
         if !self.left {
             let defect = Fault::new(Stage::Release, Whose::Us, Reason::Internal);
             tracing::error!(connection = self.record.id().0, "{defect}");
-            self.worker.registry.leave(self.record, defect.reason, Some("a defect of Tieline".into()));
+            self.worker.registry.leave(&self.record, defect.reason, Some("a defect of Tieline".into()));
         }
     }
 }

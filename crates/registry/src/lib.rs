@@ -16,7 +16,7 @@ mod verdict;
 pub use filter::{Filter, FilterError};
 pub use histogram::{BUCKETS, Histogram, HistogramReading};
 pub use meter::{ListenerRow, Meter, MeterReading, RouteRow, UpstreamRow};
-pub use record::{Chosen, Ended, Opening, Record};
+pub use record::{Chosen, Ended, Opening, Record, Settled};
 pub use row::{Note, Row, StageMark, Story};
 pub use table::{Finished, Limits, Registry};
 pub use verdict::Verdict;

@@ -28,6 +28,15 @@ pub struct Opening {
     pub generation: Generation,
 }
 
+/// What the first bytes of a connection said.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Whom a trusted PROXY header names as the client.
+    pub proxied: Option<ClientAddr>,
+    /// The server name that the TLS hello asks for.
+    pub sni: Option<Box<str>>,
+}
+
 /// Which endpoint was chosen, and why.
 pub struct Chosen {
     /// The endpoint, as the config and the API name it.
@@ -55,8 +64,7 @@ pub struct Record {
     pub(crate) opened: Moment,
     stage: AtomicU8,
     marks_us: [AtomicU32; Stage::ALL.len()],
-    proxied: OnceLock<Box<ClientAddr>>,
-    sni: OnceLock<Box<str>>,
+    settled: OnceLock<Box<Settled>>,
     route: OnceLock<Arc<RouteRow>>,
     chosen: OnceLock<Chosen>,
     bytes_up: AtomicU64,
@@ -82,8 +90,7 @@ impl Record {
             opened,
             stage: AtomicU8::new(Stage::Accept as u8),
             marks_us: [const { AtomicU32::new(0) }; Stage::ALL.len()],
-            proxied: OnceLock::new(),
-            sni: OnceLock::new(),
+            settled: OnceLock::new(),
             route: OnceLock::new(),
             chosen: OnceLock::new(),
             bytes_up: AtomicU64::new(0),
@@ -129,12 +136,12 @@ impl Record {
 
     /// Who speaks: whom a trusted PROXY header names, else the socket's peer.
     pub fn client(&self) -> ClientAddr {
-        self.proxied.get().map_or(self.opening.client, |proxied| **proxied)
+        self.settled.get().and_then(|settled| settled.proxied).unwrap_or(self.opening.client)
     }
 
     /// The server name that its TLS hello asks for.
     pub fn sni(&self) -> Option<&str> {
-        self.sni.get().map(|sni| &**sni)
+        self.settled.get()?.sni.as_deref()
     }
 
     /// Its route, once one was found.
@@ -186,14 +193,9 @@ impl Record {
         self.stage.store(stage as u8, Release);
     }
 
-    /// Notes whom a trusted PROXY header names.
-    pub fn set_proxied(&self, client: ClientAddr) {
-        let _ = self.proxied.set(Box::new(client));
-    }
-
-    /// Notes the server name that the TLS hello asks for.
-    pub fn set_sni(&self, sni: &str) {
-        let _ = self.sni.set(sni.into());
+    /// Notes what the first bytes said.
+    pub fn set_settled(&self, settled: Settled) {
+        let _ = self.settled.set(Box::new(settled));
     }
 
     /// Notes the route found.

@@ -28,6 +28,7 @@ impl Protocol for Relay {
 
 /// Two states, written out so that the long one is small: what only the opening needs is boxed and freed
 /// before bytes flow, and an idle connection carries none of it.
+#[allow(clippy::large_enum_variant)] // it is boxed as a whole, and spends its life in the large variant
 enum Relaying {
     Opening(Pin<Box<dyn Future<Output = Result<Joined, Fault>>>>),
     Joined(Joined),

@@ -1,6 +1,7 @@
 //! Making connections.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub async fn dial(address: &EndpointAddr, options: &DialOptions) -> io::Result<I
         EndpointAddr::Socket(socket) => {
             let family = if socket.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let fd = Io::open(family)?;
-            set_tcp_options(&fd, options)?;
+            set_tcp_options(&fd, socket, options)?;
             started(rustix::net::connect(&fd, socket))?;
             Io::adopt(fd, family)?
         }
@@ -93,10 +94,11 @@ pub async fn dial_first(addresses: &[EndpointAddr], options: &DialOptions) -> io
     }
 }
 
-fn set_tcp_options(fd: &OwnedFd, options: &DialOptions) -> io::Result<()> {
+fn set_tcp_options(fd: &OwnedFd, peer: &SocketAddr, options: &DialOptions) -> io::Result<()> {
     // What one side wrote, the other gets now: Nagle's algorithm belongs to the two ends, not to the middle.
     sockopt::set_tcp_nodelay(fd, true)?;
-    if let Some(idle) = options.keepalive {
+    // A peer on this machine cannot vanish without the kernel noticing.
+    if let Some(idle) = options.keepalive.filter(|_| !peer.ip().is_loopback()) {
         sockopt::set_socket_keepalive(fd, true)?;
         sockopt::set_tcp_keepidle(fd, idle)?;
     }
@@ -124,7 +126,7 @@ async fn connected(io: Io) -> io::Result<Io> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::TcpListener;
 
     fn listening() -> (TcpListener, EndpointAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

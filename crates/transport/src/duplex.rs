@@ -1,9 +1,9 @@
 //! Moving bytes both ways between a client and its upstream until both are done.
 //!
 //! Small messages are read into one buffer that the worker's connections share and written on at once: two
-//! system calls, nothing owned in between. When a read fills the buffer the direction turns to bulk: pages are
-//! spliced through a kernel pipe and never enter this process. Only bytes that the receiver does not take yet
-//! are owned, in a remainder or a pipe that goes back when empty: an idle connection owns neither.
+//! system calls, nothing owned in between. When a read fills the buffer the direction turns to bulk: pages
+//! are spliced through a kernel pipe and never enter this process. Only bytes that the receiver does not take
+//! yet are owned, in a remainder or a pipe that goes back when empty: an idle connection owns neither.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -52,8 +52,8 @@ pub struct Duplex {
 }
 
 impl Duplex {
-    /// Joins `client` and `upstream`; `opening` (what was read of the client's already, or a header of ours) is
-    /// sent to the upstream before anything else.
+    /// Joins `client` and `upstream`; `opening` (what was read of the client's already, or a header of ours)
+    /// is sent to the upstream before anything else.
     pub fn new(client: Io, upstream: Io, opening: Vec<u8>) -> Self {
         let up = Flow { held: Held::bytes(opening), ..Flow::default() };
         Self { client, upstream, up, down: Flow::default(), first: None, broken: None }
@@ -68,8 +68,8 @@ impl Duplex {
     pub fn poll(&mut self, meter: &impl Meter, cx: &mut Context<'_>) -> Poll<Closed> {
         let mut turn = Turn { meter, cx, first: &mut self.first, broken: &mut self.broken };
         let (client, upstream) = (&mut self.client, &mut self.upstream);
-        let up = turn.advance(&mut self.up, Side::Client, client, upstream);
-        let down = turn.advance(&mut self.down, Side::Upstream, upstream, client);
+        let up = turn.advance(&mut self.up, Side::Client, client, upstream, self.down.is_done());
+        let down = turn.advance(&mut self.down, Side::Upstream, upstream, client, self.up.is_done());
         let over = self.broken.as_ref().is_some_and(|broken| matches!(broken.end, End::Sender));
         if !over && (up.is_pending() || down.is_pending()) {
             return Poll::Pending;
@@ -170,12 +170,12 @@ enum End {
 }
 
 impl<M: Meter> Turn<'_, '_, M> {
-    fn advance(&mut self, flow: &mut Flow, sender: Side, from: &mut Io, to: &mut Io) -> Poll<()> {
+    fn advance(&mut self, flow: &mut Flow, sender: Side, from: &mut Io, to: &mut Io, last: bool) -> Poll<()> {
         for _ in 0..STEPS_PER_TURN {
-            if flow.stage == FlowStage::Done {
+            if flow.is_done() {
                 return Poll::Ready(());
             }
-            if let Err((end, error)) = ready!(self.step(flow, sender, from, to)) {
+            if let Err((end, error)) = ready!(self.step(flow, sender, from, to, last)) {
                 self.note_break(end, sender, error);
                 flow.held = Held::Nothing;
                 flow.stage = FlowStage::Done;
@@ -185,10 +185,14 @@ impl<M: Meter> Turn<'_, '_, M> {
         Poll::Pending
     }
 
-    fn step(&mut self, flow: &mut Flow, sender: Side, from: &mut Io, to: &mut Io) -> Step<()> {
+    fn step(&mut self, flow: &mut Flow, sender: Side, from: &mut Io, to: &mut Io, last: bool) -> Step<()> {
         ready!(flow.flush(to, self.cx))?;
         if flow.stage == FlowStage::Ending {
             flow.stage = FlowStage::Done;
+            if last {
+                // The sockets are closed next, which says the same without a system call of its own.
+                return Poll::Ready(Ok(()));
+            }
             return Poll::Ready(to.shutdown_write().map_err(|error| (End::Receiver, error)));
         }
         let moved = ready!(flow.receive(from, to, self.cx))?;
@@ -225,6 +229,10 @@ fn other(side: Side) -> Side {
 }
 
 impl Flow {
+    fn is_done(&self) -> bool {
+        self.stage == FlowStage::Done
+    }
+
     /// Sends on what is held, until nothing is.
     fn flush(&mut self, to: &mut Io, cx: &mut Context<'_>) -> Step<()> {
         loop {

@@ -196,7 +196,7 @@ mod tests {
         let registry = testing::registry();
         let record = testing::row(&registry, "web", "10.1.2.3:99");
         let hostile = "a\"\r\n\u{1b}[2J\u{7f}\u{9b}31m\u{2028}\u{202e}\u{0}</script>é";
-        record.set_sni(hostile);
+        record.set_settled(tieline_registry::Settled { proxied: None, sni: Some(hostile.into()) });
         registry.leave(&record, Reason::RefusedNoRoute, None);
         let (text, line) = line(&record);
         assert_eq!(line["sni"], hostile);

@@ -238,7 +238,7 @@ fn sent(value: &Value) -> BTreeSet<String> {
 async fn rows_and_stories_are_as_documented() {
     let scene = Scene::new();
     let row = testing::row(scene.registry(), "web", "10.0.0.1:1");
-    row.set_proxied(tieline_base::ClientAddr::Unix);
+    row.set_settled(tieline_registry::Settled { proxied: Some(tieline_base::ClientAddr::Unix), sni: None });
     testing::route(scene.registry(), &row, "shop", "10.0.0.9:80");
     row.note("something");
     scene.registry().leave(&row, Reason::Idle, Some("why".into()));
