@@ -54,8 +54,8 @@ enum Job {
     Stop,
 }
 
-/// How many rows may wait for the writer: two seconds' worth at a rate that no disk is too slow for.
-const QUEUE_MAX: usize = 16_384;
+/// How many rows may wait for the writer: all of a busy server, when an operator ends them at once.
+const QUEUE_MAX: usize = 65_536;
 
 /// The writer gathers rows for so long, then writes them at once: a busy log costs 100 writes a second, and
 /// workers need not wake a sleeping thread for each row.

@@ -43,6 +43,9 @@ pub(super) struct Counters<'f>(MetricEncoder<'f>);
 
 impl Counters<'_> {
     pub(super) fn add(&mut self, labels: Labels<'_>, value: impl EncodeCounterValue) -> fmt::Result {
+        if labels.is_empty() {
+            return self.0.encode_counter::<NoLabelSet, _, u64>(&value, None);
+        }
         self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 }
@@ -51,6 +54,9 @@ pub(super) struct Gauges<'f>(MetricEncoder<'f>);
 
 impl Gauges<'_> {
     pub(super) fn add(&mut self, labels: Labels<'_>, value: impl EncodeGaugeValue) -> fmt::Result {
+        if labels.is_empty() {
+            return self.0.encode_gauge(&value);
+        }
         self.0.encode_family(&labels)?.encode_gauge(&value)
     }
 }

@@ -42,6 +42,7 @@ impl Exposed {
     fn sample(&mut self, line: &str, family: &str) {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').map_or((series, ""), |(name, rest)| {
+            assert!(rest.len() > 1, "empty braces in {line}");
             (name, rest.strip_suffix('}').unwrap_or_else(|| panic!("{line}")))
         });
         assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{line}");
