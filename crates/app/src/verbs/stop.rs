@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::client::{Client, NoServer};
+use super::client::{Client, Refused};
 use super::orders::Reasons;
 use super::target::Target;
 use super::text::connections;
@@ -46,10 +46,12 @@ pub(crate) async fn run(client: &Client, args: StopArgs) -> anyhow::Result<ExitC
     let pid = pid(client).await?;
     let stopping: Stopping = serde_json::from_slice(&ask(client).await?)?;
     if args.now {
-        // Asked twice, the server hurries; it may be gone before the second word.
-        match ask(client).await {
-            Err(error) if !error.is::<NoServer>() => return Err(error),
-            _ => {}
+        // Asked twice, the server hurries. It may go before or within the second word: only a plain no
+        // counts.
+        if let Err(error) = ask(client).await
+            && error.is::<Refused>()
+        {
+            return Err(error);
         }
     }
     let live = connections(stopping.live);
