@@ -182,3 +182,89 @@ fn caller(io: &Io) -> Option<Caller> {
         Io::Tcp(_) => Some(Caller::Network),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Scene, TOKEN};
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+    use tokio::sync::oneshot;
+
+    /// A served plane in a folder of its own, and the way to end it.
+    struct Served {
+        folder: tempfile::TempDir,
+        network: SocketAddr,
+        done: oneshot::Sender<()>,
+        serving: std::thread::JoinHandle<()>,
+    }
+
+    fn serve_apart() -> Served {
+        let folder = tempfile::tempdir().unwrap();
+        let doors = Doors::bind(folder.path(), Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let Some(Address::Socket(network)) = doors.network().cloned() else { panic!("no network door") };
+        let (done, ended) = oneshot::channel();
+        let serving = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let scene = Scene::new();
+            runtime.block_on(serve(scene.plane, doors, async { drop(ended.await) })).unwrap();
+        });
+        Served { folder, network, done, serving }
+    }
+
+    /// The whole answer to `GET path`, asked over `stream` with `fields`.
+    fn ask(mut stream: impl Read + Write, path: &str, fields: &str) -> String {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn who_stands_at_the_machine_needs_no_token_and_who_comes_by_the_network_does() {
+        let served = serve_apart();
+        let socket = || UnixStream::connect(served.folder.path().join(SOCKET_NAME)).unwrap();
+        let network = || TcpStream::connect(served.network).unwrap();
+        assert!(ask(socket(), "/api/v1/status", "").starts_with("HTTP/1.1 200 "));
+        assert!(ask(network(), "/api/v1/status", "").starts_with("HTTP/1.1 401 "));
+        assert!(ask(network(), "/healthz", "").starts_with("HTTP/1.1 200 "));
+        let token = format!("Authorization: Bearer {TOKEN}\r\n");
+        assert!(ask(network(), "/api/v1/status", &token).starts_with("HTTP/1.1 200 "));
+        drop(served.done);
+        served.serving.join().unwrap();
+    }
+
+    #[test]
+    fn a_flood_at_the_network_door_leaves_the_socket_open() {
+        let served = serve_apart();
+        let _flood: Vec<_> =
+            (0..2 * CONNECTIONS_MAX).map(|_| TcpStream::connect(served.network).unwrap()).collect();
+        let socket = UnixStream::connect(served.folder.path().join(SOCKET_NAME)).unwrap();
+        assert!(ask(socket, "/api/v1/status", "").starts_with("HTTP/1.1 200 "));
+        drop(served.done);
+        served.serving.join().unwrap();
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_who_only_listens_and_takes_the_socket_along() {
+        let served = serve_apart();
+        let path = served.folder.path().join(SOCKET_NAME);
+        let mut events = UnixStream::connect(&path).unwrap();
+        events.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut first = [0; 64];
+        events.read_exact(&mut first).unwrap();
+        drop(served.done);
+        served.serving.join().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_second_server_in_the_same_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = Doors::bind(folder.path(), None).unwrap();
+        let error = Doors::bind(folder.path(), None).unwrap_err().to_string();
+        assert!(error.contains("another process listens there"), "{error}");
+    }
+}
