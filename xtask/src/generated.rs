@@ -8,9 +8,13 @@ use crate::problem::Problem;
 use crate::repository;
 
 /// Path and content of each.
-fn all() -> anyhow::Result<[(&'static str, String); 2]> {
+fn all() -> anyhow::Result<[(&'static str, String); 3]> {
     let schema = serde_json::to_string_pretty(&tieline_config::schema())? + "\n";
-    Ok([("docs/config.md", tieline_config::reference()), ("docs/tieline.schema.json", schema)])
+    Ok([
+        ("docs/config.md", tieline_config::reference()),
+        ("docs/tieline.schema.json", schema),
+        ("docs/openapi.json", tieline_control::openapi()),
+    ])
 }
 
 /// Writes them.

@@ -91,13 +91,9 @@ impl Assembly {
         Arc::new(Snapshot { generation: self.generation, listeners, upstreams })
     }
 
-    /// Compiles `live`, as a new generation if it is `changed`. Sockets that it no longer names are closed
-    /// once [`Assembly::retire`] says so.
-    ///
-    /// # Errors
-    /// Every address that cannot be listened on; nothing has changed then.
-    pub(crate) fn compile(&mut self, live: &config::Live, changed: bool) -> Result<Compiled, Vec<BindError>> {
-        self.bind(live)?;
+    /// Compiles `live`, whose sockets are bound, as a new generation if it is `changed`. Sockets that it no
+    /// longer names are closed once [`Assembly::retire`] says so.
+    pub(crate) fn compile(&mut self, live: &config::Live, changed: bool) -> Compiled {
         self.generation = Generation(self.generation.0 + u32::from(changed));
         let before: Vec<Arc<str>> = self.upstreams.keys().cloned().collect();
         for upstream in &live.upstreams {
@@ -115,7 +111,7 @@ impl Assembly {
             listeners.insert(listener.name.as_str().into(), Arc::new(self.listener(listener, live)));
         }
         let snapshot = Snapshot { generation: self.generation, listeners, upstreams: self.upstreams.clone() };
-        Ok(Compiled { snapshot: Arc::new(snapshot), new_upstreams, gone_upstreams })
+        Compiled { snapshot: Arc::new(snapshot), new_upstreams, gone_upstreams }
     }
 
     /// Closes the sockets that `live` does not name. Called when no worker accepts at them any more.
@@ -124,7 +120,11 @@ impl Assembly {
         self.doors.retain(|key, _| named.contains(key));
     }
 
-    fn bind(&mut self, live: &config::Live) -> Result<(), Vec<BindError>> {
+    /// Listens where `live` says and we did not yet: all of a new config that the kernel may refuse.
+    ///
+    /// # Errors
+    /// Every address that cannot be listened on; nothing has changed then.
+    pub(crate) fn bind(&mut self, live: &config::Live) -> Result<(), Vec<BindError>> {
         let (mut new, mut errors) = (Vec::new(), Vec::new());
         for listener in &live.listeners {
             let options = ListenOptions { keepalive: listener.keepalive, unix_mode: listener.unix_mode };

@@ -63,12 +63,13 @@ impl House {
         let registry = Arc::new(registry(&config, &access_log, &events)?);
         let mut assembly = Assembly::new(&file.display().to_string(), registry.clone());
         let server = Arc::new(Server::start(registry, assembly.empty()).context("cannot start the workers")?);
-        let compiled = assembly.compile(&config.live, true).map_err(one_error)?;
+        assembly.bind(&config.live).map_err(one_error)?;
+        let compiled = assembly.compile(&config.live, true);
         let shown = watch::Sender::new(Arc::new(config.live.clone()));
         let plane = Plane::new(Parts {
             server: server.clone(),
             version: env!("CARGO_PKG_VERSION"),
-            data: config.boot.data.clone(),
+            data: std::path::absolute(&config.boot.data).unwrap_or_else(|_| config.boot.data.clone()),
             config_file: file.into(),
             config: shown_config(&shown),
             token,
@@ -134,14 +135,8 @@ impl House {
             |problems: Vec<tieline_config::Problem>| problems.iter().map(ToString::to_string).collect();
         let Checked { config, warnings } = Config::load(&self.file).map_err(lines)?;
         let changed = config.live != self.config.live;
-        let log_target = target(&config.live.server.access_log);
-        if config.live.server.access_log != self.config.live.server.access_log {
-            let unopened = |error| vec![format!("cannot open the access log: {error}")];
-            self.access_log.write_to(log_target).map_err(unopened)?;
-        }
+        self.prepare(&config.live)?;
         let compiled = self.assembly.compile(&config.live, changed);
-        let compiled =
-            compiled.map_err(|errors| -> Vec<String> { errors.iter().map(ToString::to_string).collect() })?;
         let report = Reloaded {
             generation: compiled.snapshot.generation.0,
             changed,
@@ -157,6 +152,20 @@ impl House {
         self.volume.set(self.config.live.server.log);
         self.server.registry().set_history(history(&self.config));
         Ok(report.with_swept(self.obey(compiled).await))
+    }
+
+    /// Does all of a reload that can fail; where something does, what was done before it is undone.
+    fn prepare(&mut self, live: &Live) -> Result<(), Vec<String>> {
+        let lines =
+            |errors: Vec<tieline_transport::BindError>| errors.iter().map(ToString::to_string).collect();
+        self.assembly.bind(live).map_err(|errors| -> Vec<String> { lines(errors) })?;
+        if live.server.access_log == self.config.live.server.access_log {
+            return Ok(());
+        }
+        self.access_log.write_to(target(&live.server.access_log)).map_err(|error| {
+            self.assembly.retire(&self.config.live);
+            vec![format!("cannot open the access log: {error}")]
+        })
     }
 
     /// Delivers what was compiled, and lets go of what it no longer names.
@@ -258,6 +267,16 @@ impl Keepers {
     }
 }
 
+/// Makes the calling thread give way to the workers where there are fewer cores than work: a long list must
+/// not cost anybody's connection its latency.
+fn yield_to_connections() {
+    // Linux counts niceness by the thread. A kernel that refuses leaves things as they were.
+    let _ = rustix::process::nice(CONTROL_NICENESS);
+}
+
+/// A tenth of a worker's share of a contended core.
+const CONTROL_NICENESS: i32 = 10;
+
 /// The control plane, on a thread and a runtime of its own.
 struct Admin {
     network: Option<Address>,
@@ -272,10 +291,12 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
+            .on_thread_start(yield_to_connections)
             .enable_all()
             .build()
             .context("cannot start the control plane")?;
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
+            yield_to_connections();
             let until = async { drop(until.await) };
             if let Err(error) = runtime.block_on(tieline_control::serve(plane, doors, until)) {
                 tracing::error!(%error, "the admin API has ended");

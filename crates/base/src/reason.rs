@@ -44,9 +44,10 @@ reasons! {
     Schedule = "schedule",
     /// An operator ended it.
     Killed = "killed",
-    /// A change of config or of policy no longer allows it.
+    /// A change of config or of policy no longer allows it: at once where policy says no, after its
+    /// route's grace where its listener or route is gone or leads elsewhere.
     Revoked = "revoked",
-    /// It was asked to leave (a drain, a stop, a removed route or endpoint), and its time ran out.
+    /// It was asked to leave (a drain, a stop, an endpoint that is gone), and its time ran out.
     Drained = "drained",
     /// `limits.connections` of its listener was reached.
     LimitConnections = "limit:connections",

@@ -48,4 +48,4 @@ pub use schema::schema;
 pub use server::{AccessLog, Boot, Dns, Server, Workers};
 pub use sni::{Sni, SniError};
 pub use upstream::{Balance, Endpoint, Health, HealthCheck, Outlier, Pool, Retry, Upstream};
-pub use words::{HashBy, LogFormat, LogLevel, Priority, ProxyProtocolOut, Word};
+pub use words::{HashBy, LogFormat, LogLevel, ProxyProtocolOut, Word};

@@ -9,7 +9,7 @@ use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::schedule::Schedule;
 use crate::sni::Sni;
-use crate::words::{AccessWord, Priority};
+use crate::words::AccessWord;
 
 /// What goes where, and for whom.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,8 +24,6 @@ pub struct Route {
     pub upstream: String,
     /// Who decides about its connections.
     pub access: Access,
-    /// Who goes first when there is not enough for all.
-    pub priority: Priority,
     /// When it is open; none: always.
     pub schedule: Option<Schedule>,
     /// How long live connections go on when it closed, or is gone.
@@ -63,7 +61,6 @@ pub(crate) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Draft>
     let sni: Vec<Spot<Sni>> = fields.list("sni");
     let upstream = fields.take::<String>("upstream");
     let access = access(&mut fields, place, problems);
-    let priority = fields.word("priority", Priority::from_word).unwrap_or(Priority::Normal);
     let schedule = schedule(fields.list("schedule"), problems);
     let grace = fields.value("grace");
     fields.done();
@@ -74,7 +71,6 @@ pub(crate) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Draft>
         sni: sni.iter().map(|sni| sni.value.clone()).collect(),
         upstream: upstream.value.clone(),
         access,
-        priority,
         schedule,
         grace,
     };

@@ -109,20 +109,6 @@ words! {
 }
 
 words! {
-    /// Who goes first when there is not enough for all.
-    pub Priority {
-        /// Refused last.
-        Critical = "critical",
-        /// Before normal.
-        High = "high",
-        /// As most.
-        Normal = "normal",
-        /// Refused first.
-        Low = "low",
-    }
-}
-
-words! {
     /// How an endpoint is chosen.
     pub(crate) BalanceWord {
         /// The faster of two random endpoints, judged by connect time and live connections.

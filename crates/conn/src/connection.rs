@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose, format_duration};
 use tieline_policy::{Identity, Permit, Subject};
+use tieline_pool::balance::stable_key;
 use tieline_pool::{Event, Lease, Why};
 use tieline_registry::{Chosen, Record, Verdict};
 use tieline_transport::{Hello, Io};
@@ -133,7 +133,12 @@ impl Connection {
             () = io.broken() => Err(Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset)),
         };
         route.row.upstream.acquired(record.worker(), Clock::now().since(started));
-        leased
+        let lease = leased?;
+        if lease.endpoint().is_leaving() {
+            // It left while it was dialed, before this row could be found by those who drain its connections.
+            record.end(Verdict { at: Clock::now().after(route.row.grace), reason: Reason::Drained });
+        }
+        Ok(lease)
     }
 
     /// Puts what the pool tells into the connection's story.
@@ -157,13 +162,11 @@ impl Connection {
     }
 
     fn hash(&self, by: HashBy) -> u64 {
-        let mut hasher = DefaultHasher::new();
         match by {
-            HashBy::Nothing => return 0,
-            HashBy::Remote => self.record.client().ip().hash(&mut hasher),
-            HashBy::ServerName => self.hello.server_name.hash(&mut hasher),
+            HashBy::Nothing => 0,
+            HashBy::Remote => self.record.client().ip().map_or(0, |ip| stable_key(&ip.to_string())),
+            HashBy::ServerName => stable_key(self.hello.server_name.as_deref().unwrap_or_default()),
         }
-        hasher.finish()
     }
 
     /// The addresses that a PROXY header to the upstream names: the client, and where it connected to.

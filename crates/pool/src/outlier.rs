@@ -23,10 +23,10 @@ pub struct OutlierSettings {
 }
 
 impl Default for OutlierSettings {
-    /// Five in a row, 30 s, at most 30 % of the endpoints.
+    /// Five in a row, 10 s, at most half of the endpoints: the config's defaults.
     fn default() -> Self {
         let consecutive = NonZeroU32::MIN.saturating_add(4);
-        OutlierSettings { consecutive, base: Duration::from_secs(30), max: Percent(30) }
+        OutlierSettings { consecutive, base: Duration::from_secs(10), max: Percent(50) }
     }
 }
 

@@ -6,7 +6,7 @@ use Protocol::{Http, Mysql, Postgres, Tcp, Tunnel, Wireguard};
 
 use crate::key::{Block, Kind, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{AccessWord, OFF, Priority, ProxyProtocolIn};
+use crate::words::{AccessWord, OFF, ProxyProtocolIn};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -46,8 +46,8 @@ pub(crate) static LISTENER: Block = Block {
         key("keepalive", Kind::Either(&[Kind::Words(OFF), Kind::Duration { least: Duration::from_secs(1) }]))
             .or("60s")
             .means(
-                "After so much silence the kernel asks whether the other side still lives, on both sides of \
-                 a connection.",
+                "After so much silence of a client the kernel asks whether it still lives. Upstreams are \
+                 asked after a minute.",
             )
             .example("30s"),
         key("unix_mode", Kind::Mode)
@@ -152,10 +152,6 @@ pub(crate) static ROUTE: Block = Block {
             .or_else("Nobody is let in, unless `access` is \"public\".")
             .means("Whom `access = \"policy\"` lets in.")
             .example(r#"{ from = ["10.0.0.0/8"] }"#),
-        key("priority", Kind::Words(Priority::WORDS))
-            .or("normal")
-            .means("Who goes first when an upstream has not enough for all.")
-            .example("high"),
         key("schedule", Kind::OneOrMore(&Kind::Schedule))
             .or_else("The route is always open.")
             .means(
@@ -173,6 +169,7 @@ pub(crate) static ROUTE: Block = Block {
             .example("5m"),
     ],
     later: &[
+        of_feature("priority", "queues by priority"),
         of_protocols("host", &[Http]),
         of_protocols("path", &[Http]),
         of_protocols("method", &[Http]),
