@@ -122,14 +122,16 @@ mod tests {
 
     const TWO: Census = Census { ejected: 0, total: 2 };
 
+    fn settings() -> OutlierSettings {
+        OutlierSettings { base: Duration::from_secs(30), max: Percent(30), ..OutlierSettings::default() }
+    }
+
     fn at(seconds: u64) -> Moment {
         Moment(seconds * 1_000_000_000)
     }
 
     fn fail(outlier: &mut Outlier, times: u32, now: Moment) -> Option<Duration> {
-        (0..times)
-            .filter_map(|_| outlier.failed(Failure::Connect, now, &OutlierSettings::default(), TWO))
-            .last()
+        (0..times).filter_map(|_| outlier.failed(Failure::Connect, now, &settings(), TWO)).last()
     }
 
     #[test]
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn connecting_does_not_excuse_breaking() {
-        let (mut outlier, settings) = (Outlier::default(), OutlierSettings::default());
+        let (mut outlier, settings) = (Outlier::default(), settings());
         let mut rests = (0..5).filter_map(|_| {
             outlier.connected();
             outlier.failed(Failure::Service, at(100), &settings, TWO)
@@ -176,7 +178,7 @@ mod tests {
             failures in prop::collection::vec((any::<prop::sample::Index>(), 0u64..3_000_000_000), 1..800),
         ) {
             let mut outliers = vec![Outlier::default(); total];
-            let settings = OutlierSettings { max: Percent(max), ..OutlierSettings::default() };
+            let settings = OutlierSettings { max: Percent(max), ..settings() };
             let mut now = at(100);
             for (who, pause_ns) in failures {
                 now = now.after(Duration::from_nanos(pause_ns));
