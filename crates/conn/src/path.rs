@@ -1,9 +1,10 @@
 //! The road of one connection, from accept to release. Read it downwards.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
 use tieline_policy::Identity;
@@ -36,12 +37,15 @@ pub(crate) fn serve(
     async move {
         let lifetime = Lifetime::new(seat.record(), &listener.timeouts);
         // admit, settle, identify: nothing of it is carried by a connection that is past it
-        let begun = begin(accepted, listener, &seat);
+        let mut begun = match begin(accepted, listener, &seat) {
+            Ok(begun) => begun,
+            Err(fault) => return seat.leave(Err(fault)),
+        };
         // Both arms may be dropped: the first holds a timer, the second closes its sockets.
         let outcome = tokio::select! {
             biased;
             reason = lifetime => Ok(reason),
-            outcome = go_on(begun) => outcome,
+            outcome = poll_fn(|cx| begun.poll(cx)) => outcome,
         };
         // release: counted, logged, delisted
         seat.leave(outcome);
@@ -54,10 +58,14 @@ enum Begun {
     Serving(Serving),
 }
 
-async fn go_on(begun: Result<Begun, Fault>) -> Outcome {
-    match begun? {
-        Begun::Settling(settling) => settling.await?.await,
-        Begun::Serving(serving) => serving.await,
+impl Begun {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        loop {
+            match self {
+                Begun::Settling(settling) => *self = Begun::Serving(ready!(settling.as_mut().poll(cx))?),
+                Begun::Serving(serving) => return serving.as_mut().poll(cx),
+            }
+        }
     }
 }
 

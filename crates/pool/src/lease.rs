@@ -160,8 +160,9 @@ impl Upstream {
         }
         let mut dialing = Dialing::begin(self, ask);
         if self.gate().is_governed() {
-            dialing.some_endpoint().await?;
-            dialing.place.wait(observe).await?;
+            // What is rare is boxed here and below, so that the usual lease is small while it is being dialed.
+            Box::pin(dialing.some_endpoint()).await?;
+            Box::pin(dialing.place.wait(observe)).await?;
         }
         dialing.run(observe).await
     }
@@ -303,7 +304,7 @@ impl<'a> Dialing<'a> {
                 }
                 Err(error) => {
                     observe(Event::Failed { endpoint: &seat.endpoint, error: &error, after });
-                    self.failed(seat, error).await?;
+                    Box::pin(self.failed(seat, error)).await?;
                 }
             }
         }
@@ -319,8 +320,8 @@ impl<'a> Dialing<'a> {
                 }
                 // Endpoints have closed since the place was granted, or caps have come up since none was
                 // needed.
-                Err(NoChoice::Full) => self.place.wait(observe).await?,
-                Err(NoChoice::Empty) => self.some_endpoint().await?,
+                Err(NoChoice::Full) => Box::pin(self.place.wait(observe)).await?,
+                Err(NoChoice::Empty) => Box::pin(self.some_endpoint()).await?,
             }
         }
     }

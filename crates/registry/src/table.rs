@@ -96,7 +96,8 @@ impl Registry {
 
     fn remember(&self, shard: &Shard, record: Arc<Record>) {
         let limits = *held(&self.history);
-        let rows = limits.rows.div_ceil(self.shards.len());
+        // Each worker keeps its share, so that none has to ask another; at least one, and never more than all.
+        let rows = (limits.rows / self.shards.len()).max(usize::from(limits.rows > 0));
         let mut finished = held(&shard.finished);
         finished.push_back(record);
         let oldest = Clock::coarse();
