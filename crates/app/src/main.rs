@@ -18,8 +18,9 @@ use clap::Parser;
 
 use crate::args::{Args, Verb};
 
-// Built without huge pages, which would round what idle connections cost up to 2 MiB steps (at 10,000 of them a fifth
-// more), and as version 2, which gives pages back to the kernel a hundred times sooner than version 3.
+// Built without huge pages, which would round what idle connections cost up to 2 MiB steps (at 10,000 of them
+// a fifth more), and as version 2, which gives pages back to the kernel a hundred times sooner than version
+// 3.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

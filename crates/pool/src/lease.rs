@@ -160,7 +160,7 @@ impl Upstream {
         }
         let mut dialing = Dialing::begin(self, ask);
         if self.gate().is_governed() {
-            // What is rare is boxed here and below, so that the usual lease is small while it is being dialed.
+            // What is rare is boxed, here and below, so that the usual lease is small while it is dialed.
             Box::pin(dialing.some_endpoint()).await?;
             Box::pin(dialing.place.wait(observe)).await?;
         }

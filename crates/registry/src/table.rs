@@ -96,7 +96,7 @@ impl Registry {
 
     fn remember(&self, shard: &Shard, record: Arc<Record>) {
         let limits = *held(&self.history);
-        // Each worker keeps its share, so that none has to ask another; at least one, and never more than all.
+        // Each worker keeps its share, so that none has to ask another; at least one.
         let rows = (limits.rows / self.shards.len()).max(usize::from(limits.rows > 0));
         let mut finished = held(&shard.finished);
         finished.push_back(record);
