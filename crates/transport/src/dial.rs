@@ -51,7 +51,7 @@ pub async fn dial(address: &EndpointAddr, options: &DialOptions) -> io::Result<I
     connected(io).await
 }
 
-/// Connects to the first of `addresses` that answers, each starting [`STAGGER`] after the one before it or as
+/// Connects to the first of `addresses` that answers, each starting 250 ms after the one before it or as
 /// soon as that one failed ("happy eyeballs", RFC 8305 §5). Tells which one it was.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tieline_base::Bytes;
 
 use super::client::{Client, segment};
-use super::orders::filter_of;
+use super::orders::{filter, filter_of};
 use super::target::Target;
 use super::text::{Span, printable};
 
@@ -19,7 +19,7 @@ use super::text::{Span, printable};
 #[derive(Args, Debug)]
 pub(crate) struct LsArgs {
     /// Conditions like `listener=web`, `age>1h` or a connection's id; all must hold
-    #[arg(value_name = "FILTER")]
+    #[arg(value_name = "FILTER", value_parser = filter)]
     filters: Vec<String>,
     /// Those that have ended and are remembered, the latest first
     #[arg(long)]

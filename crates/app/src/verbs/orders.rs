@@ -3,6 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use tieline_registry::{Filter, FilterError};
 
 use super::client::{Client, segment};
 
@@ -10,7 +11,7 @@ use super::client::{Client, segment};
 #[derive(Args, Clone, Debug)]
 pub(super) struct Filters {
     /// Conditions like `listener=web`, `age>1h` or a connection's id; all must hold
-    #[arg(value_name = "FILTER")]
+    #[arg(value_name = "FILTER", value_parser = filter)]
     filters: Vec<String>,
     /// Every connection there is
     #[arg(long, conflicts_with = "filters")]
@@ -23,17 +24,23 @@ impl Filters {
         self.filters.is_empty() && !self.all
     }
 
-    /// The conditions in one text. A number alone is a connection's id.
+    /// The conditions in one text.
     pub(super) fn text(&self) -> String {
         filter_of(&self.filters)
     }
 }
 
-/// The conditions `filters` in one text, a bare number standing for the connection with that id.
+/// Reads one condition, so that a wrong one is wrong usage and no server is asked. A number alone stands for
+/// the connection with that id.
+pub(super) fn filter(text: &str) -> Result<String, FilterError> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = if is_number { format!("id={text}") } else { text.to_owned() };
+    text.parse::<Filter>().map(|_| text)
+}
+
+/// The conditions `filters` in one text.
 pub(super) fn filter_of(filters: &[String]) -> String {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let terms = filters.iter().map(|term| if is_number(term) { format!("id={term}") } else { term.clone() });
-    terms.collect::<Vec<_>>().join(" ")
+    filters.join(" ")
 }
 
 #[derive(Serialize)]
@@ -105,9 +112,10 @@ mod tests {
 
     #[test]
     fn a_bare_number_is_an_id_and_nothing_else_is_changed() {
-        let filters = ["17", "listener=web", "age>1h"].map(str::to_owned);
+        let filters = ["17", "listener=web", "age>1h"].map(|text| filter(text).unwrap());
         assert_eq!(filter_of(&filters), "id=17 listener=web age>1h");
         assert_eq!(filter_of(&[]), "");
+        assert!(filter("foo=1").is_err());
     }
 
     #[test]
