@@ -8,9 +8,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Address, Clock, Generation, Reason, WorkerId};
+use tieline_base::{Address, Clock, Fault, Generation, Reason, Stage, Whose, WorkerId};
 use tieline_config as config;
-use tieline_conn::{Admission, HashBy, Limits, Listener, Protocol, Route, Router, Snapshot, Timeouts};
+use tieline_conn::{
+    Admission, Connection, HashBy, Limits, Listener, Protocol, Route, Router, Serving, Snapshot, Timeouts,
+};
 use tieline_policy::{Access, Allow, Networks, Rule};
 use tieline_pool::{
     Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
@@ -18,21 +20,33 @@ use tieline_pool::{
 };
 use tieline_registry::{Filter, Registry, RouteRow, Verdict};
 use tieline_relay::Relay;
-use tieline_transport::{BindError, Bound, DialOptions, ListenOptions};
+use tieline_transport::{BindError, Bound, DialOptions, Io, ListenOptions};
 use tieline_wire::greeting::Probe;
 use tieline_wire::proxy;
 
 /// What a listener's bytes mean. Another protocol is another arm.
 fn protocol(protocol: config::Protocol) -> Arc<dyn Protocol> {
     match protocol {
-        // `check` refuses a protocol that is not served; see `config::SERVED`.
-        config::Protocol::Tcp
-        | config::Protocol::Udp
+        config::Protocol::Tcp => Arc::new(Relay),
+        // `check` refuses them, see `config::SERVED`; should one come through, nothing is let in.
+        config::Protocol::Udp
         | config::Protocol::Http
         | config::Protocol::Postgres
         | config::Protocol::Mysql
         | config::Protocol::Tunnel
-        | config::Protocol::Wireguard => Arc::new(Relay),
+        | config::Protocol::Wireguard => Arc::new(Unserved),
+    }
+}
+
+/// What this version does not speak: every connection is refused.
+struct Unserved;
+
+impl Protocol for Unserved {
+    fn serve(&self, _: Connection, _: Io) -> Serving {
+        let fault = Fault::new(Stage::Identify, Whose::Us, Reason::Internal);
+        Box::pin(std::future::ready(
+            Err(fault.because("this version does not serve the listener's protocol")),
+        ))
     }
 }
 

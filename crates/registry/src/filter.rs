@@ -308,7 +308,7 @@ mod tests {
     fn every_form_of_the_contract_is_read() {
         for text in [
             "listener=web",
-            "protocol=postgres",
+            "protocol=tcp",
             "identity=ana",
             "remote=10.0.0.0/8",
             "remote=10.0.0.1",

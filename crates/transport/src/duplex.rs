@@ -6,7 +6,6 @@
 //! yet are owned, in a remainder or a pipe that goes back when empty: an idle connection owns neither.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -59,12 +58,8 @@ impl Duplex {
         Self { client, upstream, up, down: Flow::default(), first: None, broken: None }
     }
 
-    /// Moves bytes until both sides are done. May be dropped at any await: both sockets then close.
-    pub fn run<'d>(&'d mut self, meter: &'d impl Meter) -> impl Future<Output = Closed> + 'd {
-        std::future::poll_fn(move |cx| self.poll(meter, cx))
-    }
-
-    /// One turn of [`Duplex::run`], for those who drive it from a future of their own.
+    /// Moves bytes until both sides are done, for a future to poll: not again once it is ready. May be
+    /// dropped at any time: both sockets then close.
     pub fn poll(&mut self, meter: &impl Meter, cx: &mut Context<'_>) -> Poll<Closed> {
         let mut turn = Turn { meter, cx, first: &mut self.first, broken: &mut self.broken };
         let (client, upstream) = (&mut self.client, &mut self.upstream);
@@ -362,7 +357,8 @@ mod tests {
         let counts = Counts::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let closed = runtime.block_on(async {
-            Duplex::new(io(client_near), io(upstream_near), opening.to_vec()).run(&counts).await
+            let mut duplex = Duplex::new(io(client_near), io(upstream_near), opening.to_vec());
+            std::future::poll_fn(|cx| duplex.poll(&counts, cx)).await
         });
         (closed, counts, client.join().unwrap(), upstream.join().unwrap())
     }
