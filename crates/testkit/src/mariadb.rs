@@ -47,7 +47,8 @@ impl MariaDb {
         let launch = launch.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         let launch =
             launch.args(["datadir", "socket", "pid-file"].map(|key| format!("--{key}={}", path(key))));
-        let launch = launch.arg(format!("--port={port}"));
+        let launch =
+            launch.arg(format!("--port={port}")).arg(format!("--tmpdir={}", directory.path().display()));
         let launch = launch.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"]);
         let launch = launch.args(settings.iter().map(|(key, value)| format!("--{key}={value}")));
         let process = launch.start(|| greets(loopback(port)));
@@ -101,6 +102,8 @@ impl MariaDb {
 fn make_data(directory: &TempDir) {
     let mut command = Command::new(program("mariadb-install-db"));
     command.arg("--no-defaults").arg(format!("--datadir={}", directory.path().join("datadir").display()));
+    // Two that are set up at once remove each other's tables from a shared one.
+    command.arg(format!("--tmpdir={}", directory.path().display()));
     command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=4M"]);
     if crate::program::is_root() {
         command.arg(format!("--user={ACCOUNT}"));
