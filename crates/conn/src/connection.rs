@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose, format_duration};
+use tieline_base::{ClientAddr, Clock, Fault, Moment, Reason, Stage, Whose, format_duration};
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
 use tieline_pool::{Event, Lease, Why};
@@ -36,7 +36,8 @@ pub struct Connection {
     worker: Rc<Worker>,
     record: Arc<Record>,
     identity: Identity,
-    hello: Hello,
+    // Boxed: most connections begin without one.
+    hello: Option<Box<Hello>>,
     slot: Slot,
 }
 
@@ -62,7 +63,7 @@ impl Connection {
         worker: &Rc<Worker>,
         record: &Arc<Record>,
         identity: Identity,
-        hello: Hello,
+        hello: Option<Box<Hello>>,
         slot: Slot,
     ) -> Self {
         Self { worker: worker.clone(), record: record.clone(), identity, hello, slot }
@@ -73,11 +74,6 @@ impl Connection {
         &self.record
     }
 
-    /// What its first bytes said.
-    pub fn hello(&self) -> &Hello {
-        &self.hello
-    }
-
     /// Lets go of all but the row and the place: for a protocol that opens no further exchange.
     pub fn into_held(self) -> Held {
         Held { record: self.record, _slot: self.slot }
@@ -85,7 +81,7 @@ impl Connection {
 
     /// The bytes that were read while it settled, for the upstream to see first. Taken once.
     pub fn take_first_bytes(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.hello.bytes)
+        self.hello.as_mut().map(|hello| std::mem::take(&mut hello.bytes)).unwrap_or_default()
     }
 
     /// Opens one exchange: the only way from a client to an upstream. `io` is watched meanwhile, so that a
@@ -97,21 +93,23 @@ impl Connection {
         let record = &self.record;
         let view = self.worker.snapshot();
 
-        record.enter(Stage::Route);
-        let ask = Ask { server_name: self.hello.server_name.as_deref() };
+        // What follows, up to the wait for an endpoint, takes no time worth telling apart.
+        let now = Clock::now();
+        record.enter(Stage::Route, now);
+        let ask = Ask { server_name: self.server_name() };
         let hidden = || Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute);
         let listener = view.listeners.get(&*record.listener().name).ok_or_else(hidden)?;
         let route = listener.router.find(&ask).ok_or_else(hidden)?.clone();
         record.set_route(route.row.clone());
 
-        record.enter(Stage::Authorize);
+        record.enter(Stage::Authorize, now);
         let permit = self.authorize(&route)?;
         if let Some(schedule) = &route.schedule {
             record.schedule(scheduled(schedule, &route)?);
         }
 
-        record.enter(Stage::Acquire);
-        let lease = self.acquire(&route, &permit, io).await?;
+        record.enter(Stage::Acquire, now);
+        let lease = self.acquire(&route, &permit, io, now).await?;
         Ok(Exchange { route, permit, lease })
     }
 
@@ -122,8 +120,18 @@ impl Connection {
         route.rule.decide(&subject).map_err(denied)
     }
 
-    async fn acquire(&self, route: &Route, permit: &Permit, io: &Io) -> Result<Lease, Fault> {
-        let (record, started) = (&self.record, Clock::now());
+    fn server_name(&self) -> Option<&str> {
+        self.hello.as_ref()?.server_name.as_deref()
+    }
+
+    async fn acquire(
+        &self,
+        route: &Route,
+        permit: &Permit,
+        io: &Io,
+        started: Moment,
+    ) -> Result<Lease, Fault> {
+        let record = &self.record;
         let ask = tieline_pool::Ask { hash: self.hash(route.hash_by) };
         let mut why = None;
         let mut observe = |event: Event<'_>| self.observe(event, route, &mut why);
@@ -132,7 +140,8 @@ impl Connection {
             leased = route.upstream.lease(permit, ask, &mut observe) => leased,
             () = io.broken() => Err(Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset)),
         };
-        route.row.upstream.acquired(record.worker(), Clock::now().since(started));
+        let acquired_at = leased.as_ref().map_or_else(|_| Clock::now(), Lease::connected_at);
+        route.row.upstream.acquired(record.worker(), acquired_at.since(started));
         let lease = leased?;
         if lease.endpoint().is_leaving() {
             // It left while it was dialed, before this row could be found by those who drain its connections.
@@ -165,14 +174,15 @@ impl Connection {
         match by {
             HashBy::Nothing => 0,
             HashBy::Remote => self.record.client().ip().map_or(0, |ip| stable_key(&ip.to_string())),
-            HashBy::ServerName => stable_key(self.hello.server_name.as_deref().unwrap_or_default()),
+            HashBy::ServerName => stable_key(self.server_name().unwrap_or_default()),
         }
     }
 
     /// The addresses that a PROXY header to the upstream names: the client, and where it connected to.
     pub fn addresses(&self, io: &Io) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
         let ClientAddr::Socket(source) = self.record.client() else { return None };
-        Some((source, self.hello.destination.or_else(|| io.local_address())?))
+        let told = self.hello.as_ref().and_then(|hello| hello.destination);
+        Some((source, told.or_else(|| io.local_address())?))
     }
 }
 

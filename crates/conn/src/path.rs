@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose};
 use tieline_policy::Identity;
 use tieline_registry::{Opening, Record, Settled};
 use tieline_transport::{Accepted, Hello, Io, SettleError, settle};
@@ -72,20 +72,20 @@ impl Begun {
 fn begin(accepted: Accepted, listener: Arc<Listener>, seat: &Seat) -> Result<Begun, Fault> {
     let (worker, record) = (seat.worker(), seat.record());
     // admit: before a byte is read, and so before any cryptography
-    record.enter(Stage::Admit);
+    record.enter(Stage::Admit, record.opened());
     let slot = admit(&listener, accepted.client)?;
     let io = accepted.adopt().map_err(exhausted)?;
 
     // settle: the PROXY header and the first bytes, under one deadline
-    record.enter(Stage::Settle);
+    record.enter(Stage::Settle, record.opened());
     let front = listener.front();
     if !front.asks() {
-        return start(&listener, worker, record, slot, io, Hello::default()).map(Begun::Serving);
+        return start(&listener, worker, record, slot, io, None).map(Begun::Serving);
     }
     let (worker, record) = (worker.clone(), record.clone());
     Ok(Begun::Settling(Box::pin(async move {
         let (io, hello) = settle(io, &front).await.map_err(unsettled)?;
-        start(&listener, &worker, &record, slot, io, hello)
+        start(&listener, &worker, &record, slot, io, Some(Box::new(hello)))
     })))
 }
 
@@ -96,13 +96,15 @@ fn start(
     record: &Arc<Record>,
     slot: Slot,
     io: Io,
-    hello: Hello,
+    hello: Option<Box<Hello>>,
 ) -> Result<Serving, Fault> {
-    note_hello(record, &hello);
+    if let Some(hello) = &hello {
+        note_hello(record, hello);
+    }
     let slot = slot.count_source(&listener.limits, record.client()).map_err(refused)?;
 
     // identify: who was proved; a source address proves nobody
-    record.enter(Stage::Identify);
+    record.enter(Stage::Identify, Clock::now());
     let identity = Identity::Anonymous;
 
     // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
+use tieline_base::{Clock, EndpointAddr, Fault, Moment, Reason, Stage, Whose};
 use tieline_policy::Permit;
 use tieline_transport::{DialOptions, Io, dial, dial_first, is_exhaustion};
 use tokio::sync::oneshot;
@@ -16,7 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::gate::Admission;
 use crate::outlier::Failure;
 use crate::retry::backoff;
-use crate::settings::{RetrySettings, Settings};
+use crate::settings::Settings;
 use crate::state::{EndpointId, Ticket};
 use crate::upstream::Upstream;
 
@@ -66,6 +66,7 @@ pub enum Event<'a> {
 pub struct Lease {
     io: Io,
     loan: Loan,
+    connected_at: Moment,
 }
 
 impl Lease {
@@ -77,6 +78,11 @@ impl Lease {
     /// The endpoint it leads to. One that [`Endpoint::is_leaving`] by now left while it was being dialed.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.loan.endpoint
+    }
+
+    /// When the endpoint answered.
+    pub fn connected_at(&self) -> Moment {
+        self.connected_at
     }
 
     /// The upstream it belongs to.
@@ -94,11 +100,11 @@ pub struct Loan {
 }
 
 impl Loan {
-    /// The endpoint's first byte came, `after` the client's first byte was sent to it (or after connecting,
-    /// where the server speaks first). This is the latency that balancing goes by, and the proof that the
-    /// endpoint serves.
-    pub fn first_byte(&self, after: Duration) {
-        self.endpoint.served(after, Clock::now());
+    /// The endpoint's first byte came `now`, to what was sent to it at `asked_at` (or to the connecting, where
+    /// the server speaks first). The time between is the latency that balancing goes by, and the byte the
+    /// proof that the endpoint serves.
+    pub fn first_byte(&self, asked_at: Moment, now: Moment) {
+        self.endpoint.served(now.since(asked_at), now);
     }
 
     /// The endpoint broke the connection. Enough of that in a row ejects it.
@@ -158,13 +164,16 @@ impl Upstream {
             let error = LeaseError::WrongPermit { permitted, upstream };
             return Err(fault(Whose::Us, Reason::Internal).because(error));
         }
-        let mut dialing = Dialing::begin(self, ask);
+        let mut now = Clock::now();
+        let mut dialing = Dialing::begin(self, ask, now);
         if self.gate().is_governed() {
             // What is rare is boxed, here and below, so that the usual lease is small while it is dialed.
             Box::pin(dialing.some_endpoint()).await?;
             Box::pin(dialing.place.wait(observe)).await?;
+            // The wait for a place is over, and connecting has its own time.
+            now = Clock::now();
         }
-        dialing.run(observe).await
+        dialing.run(now, observe).await
     }
 }
 
@@ -177,10 +186,10 @@ struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    fn into_lease(mut self, io: Io) -> Lease {
+    fn into_lease(mut self, io: Io, connected_at: Moment) -> Lease {
         self.passed_on = true;
         let loan = Loan { upstream: Arc::clone(self.upstream), endpoint: Arc::clone(&self.endpoint) };
-        Lease { io, loan }
+        Lease { io, loan, connected_at }
     }
 
     /// Gives up the endpoint, and keeps the place under the upstream's own cap.
@@ -258,9 +267,7 @@ struct Dialing<'a> {
     /// Endpoints that failed it.
     tried: Vec<EndpointId>,
     deadline: Moment,
-    connect: Duration,
-    retry: RetrySettings,
-    dial: DialOptions,
+    settings: Arc<Settings>,
     retries: u32,
 }
 
@@ -269,60 +276,67 @@ const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 impl<'a> Dialing<'a> {
-    fn begin(upstream: &'a Arc<Upstream>, ask: Ask) -> Self {
-        let roster = upstream.roster();
-        let Settings { connect, acquire, dial, retry, .. } = &*roster.settings;
-        let now = Clock::now();
+    fn begin(upstream: &'a Arc<Upstream>, ask: Ask, now: Moment) -> Self {
+        let settings = Arc::clone(&upstream.roster().settings);
         Dialing {
             upstream,
-            place: Place { upstream, ticket: None, spent: false, deadline: now.after(*acquire) },
+            place: Place { upstream, ticket: None, spent: false, deadline: now.after(settings.acquire) },
             ask,
             tried: Vec::new(),
-            deadline: now.after(*connect),
-            connect: *connect,
-            retry: *retry,
-            dial: *dial,
+            deadline: now.after(settings.connect),
+            settings,
             retries: 0,
         }
     }
 
-    async fn run(mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<Lease, Fault> {
-        // The wait for a place is over, and connecting has its own time.
-        self.deadline = Clock::now().after(self.connect);
-        self.upstream.budget.earn(self.retry.budget);
+    async fn run(&mut self, mut now: Moment, observe: &mut impl FnMut(Event<'_>)) -> Result<Lease, Fault> {
+        self.deadline = now.after(self.settings.connect);
+        self.upstream.budget.earn(self.settings.retry.budget);
         loop {
-            let (seat, why) = self.seat(observe).await?;
+            let (seat, why) = match self.seat(now) {
+                Ok(seated) => seated,
+                Err(none) => {
+                    Box::pin(self.until_seats(none, observe)).await?;
+                    now = Clock::now();
+                    continue;
+                }
+            };
             observe(Event::Chosen { endpoint: &seat.endpoint, why });
-            let begun = Clock::now();
-            let dialed = self.dial(&seat.endpoint, begun).await;
-            let after = Clock::now().since(begun);
+            let dialed = self.dial(&seat.endpoint, now).await;
+            let (begun, ended) = (now, Clock::now());
+            let after = ended.since(begun);
             match dialed {
                 Ok(io) => {
                     seat.endpoint.connected();
                     observe(Event::Connected { endpoint: &seat.endpoint, after });
-                    return Ok(seat.into_lease(io));
+                    return Ok(seat.into_lease(io, ended));
                 }
                 Err(error) => {
                     observe(Event::Failed { endpoint: &seat.endpoint, error: &error, after });
                     Box::pin(self.failed(seat, error)).await?;
+                    now = Clock::now();
                 }
             }
         }
     }
 
     /// Chooses an endpoint and takes a seat at it.
-    async fn seat(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(Seat<'a>, Why), Fault> {
-        loop {
-            match self.upstream.seat(self.place.ticket, self.ask.hash, &self.tried) {
-                Ok((endpoint, why)) => {
-                    self.place.spent = true;
-                    return Ok((Seat { upstream: self.upstream, endpoint, passed_on: false }, why));
-                }
-                // Endpoints have closed since the place was granted, or caps have come up since none was
-                // needed.
-                Err(NoChoice::Full) => Box::pin(self.place.wait(observe)).await?,
-                Err(NoChoice::Empty) => Box::pin(self.some_endpoint()).await?,
-            }
+    fn seat(&mut self, now: Moment) -> Result<(Seat<'a>, Why), NoChoice> {
+        let (endpoint, why) = self.upstream.seat(self.place.ticket, self.ask.hash, &self.tried, now)?;
+        self.place.spent = true;
+        Ok((Seat { upstream: self.upstream, endpoint, passed_on: false }, why))
+    }
+
+    /// Waits where no seat was to be had: endpoints have closed since the place was granted, or caps have
+    /// come up since none was needed.
+    async fn until_seats(
+        &mut self,
+        none: NoChoice,
+        observe: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Fault> {
+        match none {
+            NoChoice::Full => self.place.wait(observe).await,
+            NoChoice::Empty => self.some_endpoint().await,
         }
     }
 
@@ -351,23 +365,26 @@ impl<'a> Dialing<'a> {
     /// Dials, with a fair share of the time that is left: an endpoint that swallows everything leaves time
     /// for others.
     async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<Io> {
+        let share = self.share(now);
+        let dialed = match endpoint.addresses() {
+            [only] => timeout(share, dial(only, &self.settings.dial)).await,
+            // Boxed, so that the usual endpoint does not pay for the room that the race of two takes.
+            pair => Box::pin(timeout(share, dial_any(pair, &self.settings.dial))).await,
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {share:.1?}"));
+        dialed.map_err(late)?
+    }
+
+    /// How long the next endpoint may take.
+    fn share(&self, now: Moment) -> Duration {
         let left = self.deadline.since(now);
-        let share = match self.retry.attempts.saturating_sub(self.retries) {
+        match self.settings.retry.attempts.saturating_sub(self.retries) {
             0 => left,
             // This one is among the hopeful ones, unless health is disregarded.
             more => {
                 left / u32::try_from(self.hopeful(now)).unwrap_or(u32::MAX).clamp(1, more.saturating_add(1))
             }
-        };
-        let connecting = async {
-            match endpoint.addresses() {
-                [only] => dial(only, &self.dial).await,
-                // Boxed, so that the usual endpoint does not pay for the room that the race of two takes.
-                pair => Box::pin(dial_first(pair, &self.dial)).await.map(|(_, io)| io),
-            }
-        };
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {share:.1?}"));
-        timeout(share, connecting).await.map_err(late)?
+        }
     }
 
     /// Gives up an endpoint that failed; returns if another attempt may be made.
@@ -382,8 +399,9 @@ impl<'a> Dialing<'a> {
             self.tried.push(endpoint.id);
         }
         let now = Clock::now();
-        let may =
-            self.retries < self.retry.attempts && now < self.deadline && self.upstream.budget.spend(now);
+        let may = self.retries < self.settings.retry.attempts
+            && now < self.deadline
+            && self.upstream.budget.spend(now);
         if !may {
             return Err(unreachable(&endpoint, error));
         }
@@ -399,6 +417,10 @@ impl<'a> Dialing<'a> {
     fn hopeful(&self, now: Moment) -> usize {
         self.upstream.roster().hopeful(now, &self.tried)
     }
+}
+
+async fn dial_any(addresses: &[EndpointAddr], options: &DialOptions) -> io::Result<Io> {
+    dial_first(addresses, options).await.map(|(_, io)| io)
 }
 
 fn unreachable(endpoint: &Endpoint, error: io::Error) -> Fault {

@@ -180,19 +180,20 @@ impl Upstream {
         ticket: Option<Ticket>,
         hash: u64,
         tried: &[EndpointId],
+        now: Moment,
     ) -> Result<(Arc<Endpoint>, Why), NoChoice> {
         let Some(ticket) = ticket else {
-            let (endpoint, why) = self.choose(&self.roster.load(), hash, tried)?;
+            let (endpoint, why) = self.choose(&self.roster.load(), hash, tried, now)?;
             return if endpoint.tally.enter() { Ok((endpoint, why)) } else { Err(NoChoice::Full) };
         };
         self.gate.with(|ledger| {
             // The roster changes under this lock, so it agrees with the ledger.
             let roster = self.roster.load();
-            let chosen = self.choose(&roster, hash, tried);
+            let chosen = self.choose(&roster, hash, tried, now);
             if matches!(chosen, Err(NoChoice::Full)) {
                 // The place was promised room that has closed. The ledger must know before the ask lines up
                 // again.
-                open_selected(ledger, &roster, Clock::now());
+                open_selected(ledger, &roster, now);
             }
             let (endpoint, why) = chosen?;
             if ledger.claim(ticket, &endpoint) { Ok((endpoint, why)) } else { Err(NoChoice::Full) }
@@ -225,10 +226,10 @@ impl Upstream {
         roster: &Roster,
         hash: u64,
         tried: &[EndpointId],
+        now: Moment,
     ) -> Result<(Arc<Endpoint>, Why), NoChoice> {
         let clock = self.turn_clock.load(Ordering::Relaxed);
         let turn = Turn { random: fastrand::u64(..), hash, clock };
-        let now = Clock::now();
         let choice = roster.choose(now, turn, tried)?;
         let endpoint = &roster.endpoints[choice.index];
         if roster.settings.balance == Balance::RoundRobin {

@@ -186,8 +186,8 @@ impl Record {
 
     /// The one way by which a connection changes its stage. Marks when; stages past the first hour of a
     /// connection are marked at 71 minutes, the most that 32 bits of microseconds hold.
-    pub fn enter(&self, stage: Stage) {
-        let us = Clock::now().since(self.opened).as_micros();
+    pub fn enter(&self, stage: Stage, now: Moment) {
+        let us = now.since(self.opened).as_micros();
         let us = u32::try_from(us).unwrap_or(u32::MAX).max(1);
         self.marks_us[stage as usize].store(us, Relaxed);
         self.stage.store(stage as u8, Release);

@@ -84,7 +84,7 @@ impl Registry {
         if record.ended.set(Box::new(Ended { at, reason, detail })).is_err() {
             return;
         }
-        record.enter(Stage::Release);
+        record.enter(Stage::Release, at);
         let (up, down) = record.bytes();
         let lifetime = at.since(record.opened);
         record.listener().meter.closed(record.worker(), reason, up, down, lifetime);

@@ -26,11 +26,16 @@ struct Row {
 }
 
 impl Joined {
-    pub(crate) fn new(held: Held, loan: Loan, duplex: Duplex) -> Self {
-        let asked_at = Cell::new(Clock::now());
+    pub(crate) fn new(held: Held, loan: Loan, duplex: Duplex, now: Moment) -> Self {
         Self {
             duplex,
-            meter: Row { held, loan, asked_at, asked: Cell::new(false), answered: Cell::new(false) },
+            meter: Row {
+                held,
+                loan,
+                asked_at: Cell::new(now),
+                asked: Cell::new(false),
+                answered: Cell::new(false),
+            },
         }
     }
 
@@ -56,7 +61,7 @@ impl Meter for Row {
             Side::Client => {}
             Side::Upstream => {
                 self.answered.set(true);
-                self.loan.first_byte(Clock::now().since(self.asked_at.get()));
+                self.loan.first_byte(self.asked_at.get(), Clock::now());
             }
         }
     }

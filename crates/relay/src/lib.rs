@@ -47,14 +47,19 @@ impl Future for Relaying {
     }
 }
 
-/// Opens the exchange and joins both sides.
-async fn open(mut connection: Connection, client: Io) -> Result<Joined, Fault> {
-    let exchange = connection.open(&client).await?;
-    let opening = opening(&mut connection, &exchange, &client);
-    let (upstream, loan) = exchange.lease.split();
-    let held = connection.into_held();
-    held.record.enter(Stage::Relay);
-    Ok(Joined::new(held, loan, Duplex::new(client, upstream, opening)))
+/// Opens the exchange and joins both sides. A function that returns an async block: what it is given is then
+/// held once, not twice.
+#[allow(clippy::manual_async_fn)]
+fn open(mut connection: Connection, client: Io) -> impl Future<Output = Result<Joined, Fault>> {
+    async move {
+        let exchange = connection.open(&client).await?;
+        let opening = opening(&mut connection, &exchange, &client);
+        let now = exchange.lease.connected_at();
+        let (upstream, loan) = exchange.lease.split();
+        let held = connection.into_held();
+        held.record.enter(Stage::Relay, now);
+        Ok(Joined::new(held, loan, Duplex::new(client, upstream, opening), now))
+    }
 }
 
 /// What the upstream sees before the client's own bytes go on: a PROXY header, and what was read while

@@ -1,15 +1,19 @@
 //! Making connections.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, sockopt};
 use tieline_base::EndpointAddr;
 use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::Io;
 
@@ -29,26 +33,32 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// What the kernel says: refused, unreachable, out of descriptors or ports.
 pub async fn dial(address: &EndpointAddr, options: &DialOptions) -> io::Result<Io> {
     let io = match address {
-        EndpointAddr::Socket(socket) => {
-            let family = if socket.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let fd = Io::open(family)?;
-            set_tcp_options(&fd, socket, options)?;
-            started(rustix::net::connect(&fd, socket))?;
-            Io::adopt(fd, family)?
-        }
-        EndpointAddr::Unix(path) => {
-            let fd = Io::open(AddressFamily::UNIX)?;
-            // A full backlog is EAGAIN here, at once: the endpoint's fault, as a refusal would be.
-            rustix::net::connect(&fd, &SocketAddrUnix::new(&**path)?).map_err(|errno| match errno {
-                Errno::AGAIN => {
-                    io::Error::new(io::ErrorKind::ConnectionRefused, "the socket's backlog is full")
-                }
-                errno => errno.into(),
-            })?;
-            return Io::adopt(fd, AddressFamily::UNIX);
-        }
+        EndpointAddr::Socket(socket) => begin_tcp(socket, options)?,
+        EndpointAddr::Unix(path) => dial_unix(path)?,
     };
-    connected(io).await
+    if let Io::Tcp(tcp) = &io {
+        poll_fn(|cx| poll_connected(tcp, cx)).await?;
+    }
+    Ok(io)
+}
+
+fn begin_tcp(socket: &SocketAddr, options: &DialOptions) -> io::Result<Io> {
+    let family = if socket.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = Io::open(family)?;
+    set_tcp_options(&fd, socket, options)?;
+    started(rustix::net::connect(&fd, socket))?;
+    Io::adopt(fd, family)
+}
+
+/// The kernel connects unix sockets at once or not at all.
+fn dial_unix(path: &Path) -> io::Result<Io> {
+    let fd = Io::open(AddressFamily::UNIX)?;
+    // A full backlog is EAGAIN here, at once: the endpoint's fault, as a refusal would be.
+    rustix::net::connect(&fd, &SocketAddrUnix::new(path)?).map_err(|errno| match errno {
+        Errno::AGAIN => io::Error::new(io::ErrorKind::ConnectionRefused, "the socket's backlog is full"),
+        errno => errno.into(),
+    })?;
+    Io::adopt(fd, AddressFamily::UNIX)
 }
 
 /// Connects to the first of `addresses` that answers, each starting 250 ms after the one before it or as
@@ -113,14 +123,15 @@ fn started(result: rustix::io::Result<()>) -> io::Result<()> {
 }
 
 /// Waits until the handshake is over. The poller's error flag saves asking each good socket for its error.
-async fn connected(io: Io) -> io::Result<Io> {
-    let Io::Tcp(tcp) = &io else { return Ok(io) };
-    let ready = tcp.ready(Interest::WRITABLE | Interest::ERROR).await?;
+fn poll_connected(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ready!(tcp.poll_write_ready(cx))?;
+    // Asked once it is known to be ready, this answers at once, and needs no room while the dial waits.
+    let ready = ready!(pin!(tcp.ready(Interest::WRITABLE | Interest::ERROR)).poll(cx))?;
     if ready.is_error() || ready.is_write_closed() {
         let unnamed = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        return Err(tcp.take_error()?.unwrap_or_else(unnamed));
+        return Poll::Ready(Err(tcp.take_error()?.unwrap_or_else(unnamed)));
     }
-    Ok(io)
+    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]

@@ -162,8 +162,8 @@ mod tests {
         let registry = testing::registry();
         let record = testing::row(&registry, "web", "10.1.2.3:99");
         testing::route(&registry, &record, "shop", "10.0.0.9:80");
-        record.enter(Stage::Acquire);
-        record.enter(Stage::Relay);
+        record.enter(Stage::Acquire, Clock::now());
+        record.enter(Stage::Relay, Clock::now());
         record.moved(true, 17);
         record.moved(false, 4_711);
         registry.leave(&record, Reason::UpstreamReset, Some("connection reset by peer".into()));

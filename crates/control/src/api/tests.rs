@@ -387,7 +387,7 @@ async fn the_lists_tell_how_things_stand() {
     let scene = Scene::new();
     let row = testing::row(scene.registry(), "web", "10.0.0.1:1");
     testing::route(scene.registry(), &row, "shop", "10.0.0.9:80");
-    row.enter(tieline_base::Stage::Acquire);
+    row.enter(tieline_base::Stage::Acquire, tieline_base::Clock::now());
     let asking = operator(&scene);
     let listener = &asking.get("/api/v1/listeners").await[0];
     assert_eq!((&listener["live"], &listener["limits"]["connections"]), (&json!(1), &json!(10)));

@@ -139,10 +139,11 @@ async fn an_endpoint_that_breaks_its_connections_rests_while_others_serve() {
     for _ in 0..6 {
         let lease = lease(&upstream).await.unwrap();
         let breaks = address_of(&lease) == EndpointAddr::Socket(addresses[0]);
+        let lease_at = lease.connected_at();
         let (_io, loan) = lease.split();
         match breaks {
             true => loan.upstream_failed(&"connection reset"),
-            false => loan.first_byte(Duration::from_millis(1)),
+            false => loan.first_byte(lease_at, lease_at.after(Duration::from_millis(1))),
         }
     }
     let status = upstream.status();
