@@ -74,7 +74,8 @@ pub struct Record {
     scheduled: Sentence,
     waker: AtomicWaker,
     pub(crate) notes: Notes,
-    pub(crate) ended: OnceLock<Box<Ended>>,
+    // Not boxed: a row of its own memory is one line less to fetch when it leaves the history.
+    pub(crate) ended: OnceLock<Ended>,
 }
 
 #[allow(clippy::disallowed_types)] // held for a push or a copy; notes are rare, and never on the way of bytes
@@ -181,7 +182,7 @@ impl Record {
 
     /// How it ended, once it has.
     pub fn ended(&self) -> Option<&Ended> {
-        self.ended.get().map(|ended| &**ended)
+        self.ended.get()
     }
 
     /// The one way by which a connection changes its stage. Marks when; stages past the first hour of a

@@ -81,7 +81,7 @@ impl Registry {
     /// counts.
     pub fn leave(&self, record: &Arc<Record>, reason: Reason, detail: Option<Box<str>>) {
         let at = Clock::now();
-        if record.ended.set(Box::new(Ended { at, reason, detail })).is_err() {
+        if record.ended.set(Ended { at, reason, detail }).is_err() {
             return;
         }
         record.enter(Stage::Release, at);
