@@ -82,6 +82,19 @@ fn a_reset_passes_through_in_both_directions() {
 }
 
 #[test]
+fn a_reset_is_noticed_behind_bytes_that_nobody_reads() {
+    let mute = TcpServer::mute();
+    let (tieline, address) = start(&OneRoute::default().to(&[mute.address()]));
+    let mut client = connect(address);
+    client.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    // More than the buffers of two sockets and a pipe hold: the last of it stays with the client.
+    while client.write_all(&[0; 65_536]).is_ok() {}
+    await_live(&tieline, "stage=relay", 1);
+    reset(client);
+    await_finished(&tieline, "reason=client-reset", 1);
+}
+
+#[test]
 fn a_server_that_dies_ends_its_connections_and_is_used_again_when_it_is_back() {
     let echo = TcpServer::echo();
     let at = echo.address();

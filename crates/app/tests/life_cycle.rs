@@ -137,6 +137,19 @@ fn one_address_gets_its_share_and_no_more_while_others_are_let_in() {
 }
 
 #[test]
+fn an_ipv6_client_is_counted_by_its_network() {
+    let echo = TcpServer::echo();
+    let config = OneRoute { listener: "bind = \"[::1]:0\"\nlimits = { per_ip = 1 }", ..OneRoute::default() };
+    let (tieline, address) = start(&config.to(&[echo.address()]));
+    let mut mine = connect_relayed(address, 1);
+    assert_eq!(refusal(&tieline, address), "limit:per-ip");
+    mine.iter_mut().for_each(assert_echoes);
+    drop(mine);
+    await_live(&tieline, "", 0);
+    assert_echoes(&mut connect(address));
+}
+
+#[test]
 fn a_full_listener_refuses_and_has_room_again_when_one_leaves() {
     let echo = TcpServer::echo();
     let config = OneRoute { listener: "limits = { connections = 3 }", ..OneRoute::default() };
@@ -224,6 +237,34 @@ fn a_closed_schedule_refuses_and_ends_what_lives_after_the_grace() {
     assert_closed(&client);
     assert!(Clock::now().since(begin) >= Duration::from_millis(400));
     assert_eq!(reason_of(&tieline, &client), "schedule");
+}
+
+/// The window of today that closes with the next minute that is at least `room` away, in UTC; and how long
+/// that is.
+fn closing_soon(room: Duration) -> (String, Duration) {
+    let now = Clock::wall().duration_since(UNIX_EPOCH).unwrap();
+    let closes = (now + room).as_secs().div_ceil(60) * 60;
+    let (hour, minute) = (closes / 3_600 % 24, closes / 60 % 60);
+    // A window may end at 24:00, and begins at 00:00 then; one that ends past midnight begins before it.
+    let begin = if (hour, minute) == (0, 0) { "12:00" } else { "00:00" };
+    (format!("Mon-Sun {begin}-{hour:02}:{minute:02} UTC"), Duration::from_secs(closes) - now)
+}
+
+#[test]
+fn a_schedule_that_closes_by_itself_ends_what_lives() {
+    let echo = TcpServer::echo();
+    let (window, open_for) = closing_soon(Duration::from_secs(3));
+    let route = format!("schedule = \"{window}\"\ngrace = \"0s\"");
+    let (tieline, address) = start(&OneRoute { route: &route, ..OneRoute::default() }.to(&[echo.address()]));
+    let begin = Clock::now();
+    let mut client = connect_relayed(address, 1).remove(0);
+    std::thread::sleep(open_for.saturating_sub(Duration::from_secs(2)));
+    assert_echoes(&mut client);
+    assert_closed(&client);
+    let lived = Clock::now().since(begin).as_secs_f64();
+    assert!((lived - open_for.as_secs_f64()).abs() < 2.0, "closed after {lived} s instead of {open_for:?}");
+    assert_eq!(reason_of(&tieline, &client), "schedule");
+    assert_eq!(refusal(&tieline, address), "refused:schedule");
 }
 
 #[test]

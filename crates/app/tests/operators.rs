@@ -91,6 +91,17 @@ fn drain_lets_connections_finish_until_their_time_is_over() {
 }
 
 #[test]
+fn drain_by_several_words_touches_only_what_all_of_them_name() {
+    let (_echo, tieline, address) = echo_server("timeouts = { drain = \"100ms\" }");
+    let mut clients = connect_relayed(address, 2);
+    let id = row_of(&tieline, &clients[0])["id"].to_string();
+    tieline.cli(["drain", "listener=web", &format!("id={id}")]).expect("drain");
+    assert_closed(&clients[0]);
+    assert_eq!(reason_of(&tieline, &clients[0]), "drained");
+    assert_echoes(&mut clients[1]);
+}
+
+#[test]
 fn listeners_and_endpoints_are_drained_and_enabled_by_name() {
     let (a, b) = (TcpServer::named("a"), TcpServer::named("b"));
     let config = OneRoute { upstream: "balance = \"round-robin\"", ..OneRoute::default() };

@@ -143,8 +143,8 @@ impl Connection {
         let acquired_at = leased.as_ref().map_or_else(|_| Clock::now(), Lease::connected_at);
         route.row.upstream.acquired(record.worker(), acquired_at.since(started));
         let lease = leased?;
-        if lease.endpoint().is_leaving() {
-            // It left while it was dialed, before this row could be found by those who drain its connections.
+        if lease.endpoint().is_leaving() || lease.endpoint().is_drained() {
+            // It left or was drained while it was dialed: who did it could not find this row yet.
             record.end(Verdict { at: Clock::now().after(route.row.grace), reason: Reason::Drained });
         }
         Ok(lease)

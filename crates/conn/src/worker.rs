@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tieline_base::{Address, Clock, Fault, Generation, Moment, Reason, Stage, Whose, WorkerId};
 use tieline_registry::{Opening, Record, Registry};
-use tieline_transport::{Accepted, Acceptor, is_exhaustion};
+use tieline_transport::{Accepted, Acceptor, is_exhaustion, rouse_stalled};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -113,17 +113,23 @@ impl Worker {
     }
 }
 
-/// Sleeps for ever, in short naps. A timer that is earlier than every other makes the runtime wake itself
+/// Sleeps for ever, in short naps, and looks after the stalled between them. A timer that is earlier than every other makes the runtime wake itself
 /// through the kernel, even from its own thread; while a nap is always the earliest, the timers of
 /// connections never are.
 async fn beat() {
     loop {
-        tokio::time::sleep(BEAT).await;
+        for _ in 0..BEATS_PER_ROUSE {
+            tokio::time::sleep(BEAT).await;
+        }
+        rouse_stalled();
     }
 }
 
 /// Shorter than nearly every timeout of a connection, long enough to cost nothing.
 const BEAT: Duration = Duration::from_millis(200);
+
+/// How many beats a stalled connection may take to hear that its sender is gone: a second's worth.
+const BEATS_PER_ROUSE: u32 = 5;
 
 /// The sockets at which one worker accepts.
 #[derive(Default)]

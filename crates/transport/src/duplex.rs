@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::Io;
 use crate::pipe::Pipe;
+use crate::stall;
 
 /// One of the two ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +98,7 @@ struct Flow {
     held: Held,
     bulk: bool,
     small_fills: u8,
+    watched: stall::Round,
     stage: FlowStage,
 }
 
@@ -181,7 +183,14 @@ impl<M: Meter> Turn<'_, '_, M> {
     }
 
     fn step(&mut self, flow: &mut Flow, sender: Side, from: &mut Io, to: &mut Io, last: bool) -> Step<()> {
-        ready!(flow.flush(to, self.cx))?;
+        if flow.flush(to, self.cx)?.is_pending() {
+            // Nobody reads the sender now, so nobody hears of it either.
+            if let Some(error) = from.error(self.cx) {
+                return Poll::Ready(Err((End::Sender, error)));
+            }
+            stall::watch(&mut flow.watched, self.cx);
+            return Poll::Pending;
+        }
         if flow.stage == FlowStage::Ending {
             flow.stage = FlowStage::Done;
             if last {

@@ -1,8 +1,9 @@
 //! One conversation's bytes, whatever carries them.
 
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -57,6 +58,18 @@ impl Io {
             Io::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
             Io::Unix(unix) => unix.ready(Interest::ERROR).await,
         };
+    }
+
+    /// What broke the connection, if the poller knows of it. Wakes nobody later.
+    pub(crate) fn error(&self, cx: &mut Context<'_>) -> Option<io::Error> {
+        let known = pin!(self.broken()).poll(cx);
+        let error = match self {
+            _ if known.is_pending() => return None,
+            Io::Tcp(tcp) => tcp.take_error(),
+            Io::Unix(unix) => unix.take_error(),
+        };
+        let unnamed = || io::ErrorKind::ConnectionReset.into();
+        Some(error.unwrap_or_else(Some).unwrap_or_else(unnamed))
     }
 
     /// Says to the peer that no more bytes will come; those on their way still arrive.

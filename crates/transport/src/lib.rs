@@ -13,6 +13,7 @@ mod io;
 mod listen;
 mod pipe;
 mod settle;
+mod stall;
 
 pub use descriptors::{FileLimit, is_exhaustion, raise_file_limit};
 pub use dial::{DialOptions, dial, dial_first};
@@ -20,3 +21,4 @@ pub use duplex::{Closed, Duplex, Meter, Side};
 pub use io::Io;
 pub use listen::{Accepted, Acceptor, BindError, Bound, ListenOptions};
 pub use settle::{Front, Hello, SettleError, settle};
+pub use stall::rouse_stalled;

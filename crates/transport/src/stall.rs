@@ -1,0 +1,40 @@
+//! Connections that wait for their receiver to read. Nothing tells them meanwhile that their sender is gone:
+//! what it sent lies unread. They are woken now and then to look; bytes that move pay nothing for it.
+
+use std::cell::RefCell;
+use std::task::{Context, Waker};
+
+thread_local! {
+    static STALLED: RefCell<Stalled> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Stalled {
+    waiting: Vec<Waker>,
+    round: u32,
+}
+
+/// The round in which a direction last asked to be woken, so that it asks but once in each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Round(u32);
+
+/// Asks to be woken by the next [`rouse_stalled`] on this thread.
+pub(crate) fn watch(last: &mut Round, cx: &Context<'_>) {
+    STALLED.with_borrow_mut(|stalled| {
+        let this = Round(stalled.round.wrapping_add(1));
+        if *last != this {
+            *last = this;
+            stalled.waiting.push(cx.waker().clone());
+        }
+    });
+}
+
+/// Wakes the connections of this thread that cannot hand on what they hold, so that each looks whether its
+/// sender is still there. To be called every second or so by each thread that serves connections.
+pub fn rouse_stalled() {
+    let waiting = STALLED.with_borrow_mut(|stalled| {
+        stalled.round = stalled.round.wrapping_add(1);
+        std::mem::take(&mut stalled.waiting)
+    });
+    waiting.into_iter().for_each(Waker::wake);
+}
