@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use crate::problem::Problem;
 use crate::repository;
+use crate::tidy::links;
 
 /// Path and content of each.
 fn all() -> anyhow::Result<[(&'static str, String); 3]> {
@@ -17,10 +18,16 @@ fn all() -> anyhow::Result<[(&'static str, String); 3]> {
     ])
 }
 
-/// Writes them.
+/// Writes them, and the line numbers of links to code.
 pub(crate) fn write() -> anyhow::Result<()> {
     for (path, content) in all()? {
         fs::write(repository::root().join(path), content).context(path)?;
+    }
+    for page in repository::files(&[".md"])? {
+        let renewed = links::renewed(&page);
+        if renewed != page.text {
+            fs::write(repository::root().join(&page.path), renewed).context(page.path)?;
+        }
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use problem::Problem;
 const USAGE: &str = "\
 cargo xtask tidy              the house rules: floors, lengths, words, links, generated files
 cargo xtask deny              the dependencies: bans, versions, licences, number
-cargo xtask generate          writes docs/config.md, docs/tieline.schema.json and docs/openapi.json
+cargo xtask generate          writes the references in docs/, and the line numbers of links to code
 cargo xtask bench NAME ...    runs a bench, in release mode";
 
 fn main() -> ExitCode {

@@ -3,7 +3,7 @@
 mod floors;
 mod keys;
 mod lengths;
-mod links;
+pub(crate) mod links;
 mod manifests;
 mod protocols;
 mod unsafety;

@@ -113,9 +113,9 @@ impl Worker {
     }
 }
 
-/// Sleeps for ever, in short naps, and looks after the stalled between them. A timer that is earlier than every other makes the runtime wake itself
-/// through the kernel, even from its own thread; while a nap is always the earliest, the timers of
-/// connections never are.
+/// Sleeps for ever, in short naps, and looks after the stalled between them. A timer that is earlier than
+/// every other makes the runtime wake itself through the kernel, even from its own thread; while a nap is
+/// always the earliest, the timers of connections never are.
 async fn beat() {
     loop {
         for _ in 0..BEATS_PER_ROUSE {

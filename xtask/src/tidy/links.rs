@@ -6,11 +6,41 @@ use crate::problem::Problem;
 use crate::repository::{self, TextFile};
 
 pub(super) fn check(page: &TextFile) -> Vec<Problem> {
-    let folder = repository::root().join(&page.path).parent().map(Path::to_path_buf).unwrap_or_default();
+    let folder = folder_of(page);
     let links =
         prose(&page.text).flat_map(|(at, line)| links_in(line).into_iter().map(move |link| (at, link)));
     let wrong = links.filter_map(|(at, link)| Some((at, wrong_link(&folder, &link)?)));
     wrong.map(|(at, message)| Problem::at(&page.path, at, message)).collect()
+}
+
+/// The page with each link to a line of code led to where the name it bears is defined by now.
+pub(crate) fn renewed(page: &TextFile) -> String {
+    let folder = folder_of(page);
+    let mut text = page.text.clone();
+    for (_, line) in prose(&page.text) {
+        for link in links_in(line) {
+            if let Some(target) = renewed_target(&folder, &link) {
+                let old = format!("[{}]({})", link.text, link.target);
+                text = text.replace(&old, &format!("[{}]({target})", link.text));
+            }
+        }
+    }
+    text
+}
+
+/// Where `link`, which no longer leads to its line, should lead.
+fn renewed_target(folder: &Path, link: &Link<'_>) -> Option<String> {
+    wrong_link(folder, link)?;
+    let (path, fragment) = link.target.split_once('#')?;
+    let (near, last) = line_range(fragment)?;
+    let text = std::fs::read_to_string(folder.join(path)).ok()?;
+    let at = home(&text, code(link)?, near)?;
+    let range = if near == last { format!("L{at}") } else { format!("L{at}-L{}", at + last - near) };
+    Some(format!("{path}#{range}"))
+}
+
+fn folder_of(page: &TextFile) -> PathBuf {
+    repository::root().join(&page.path).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
 /// The lines outside code fences, numbered from 1.
@@ -71,13 +101,31 @@ fn wrong_lines(text: &str, (first, last): (usize, usize), link: &Link<'_>) -> Op
     if first == 0 || first > last || last > count {
         return Some(format!("links to {}, but the file has {count} lines", link.target));
     }
-    let code = link.text.strip_prefix('`')?.strip_suffix('`')?;
+    let code = code(link)?;
     if text.lines().skip(first - 1).take(last - first + 1).any(|line| line.contains(code)) {
         return None;
     }
-    let now = (1..).zip(text.lines()).find(|(_, line)| line.contains(code)).map(|(at, _)| at);
-    let now = now.map_or_else(|| "nowhere in the file".to_owned(), |at| format!("in line {at}"));
+    let now = home(text, code, first)
+        .map_or_else(|| "nowhere in the file".to_owned(), |at| format!("in line {at}"));
     Some(format!("links `{code}` to {}, but it stands {now}", link.target))
+}
+
+/// The code that a link's text is, if it is.
+fn code<'p>(link: &Link<'p>) -> Option<&'p str> {
+    link.text.strip_prefix('`')?.strip_suffix('`')
+}
+
+/// The line that defines `code`, else one that has it: the nearest to `near`.
+fn home(text: &str, code: &str, near: usize) -> Option<usize> {
+    let defines = |line: &str| {
+        let words = ["fn", "struct", "enum", "trait", "type", "const", "static", "mod"];
+        words.iter().any(|word| {
+            let rest = line.split_once(&format!("{word} {code}")).map(|(_, rest)| rest);
+            rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+        })
+    };
+    let having = (1_usize..).zip(text.lines()).filter(|(_, line)| line.contains(code));
+    having.min_by_key(|(at, line)| (!defines(line), at.abs_diff(near))).map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -100,6 +148,14 @@ mod tests {
             ["xtask/page.md:2: links to src/gone.rs, which does not exist"]
         );
         assert_eq!(found("```\n[b](src/gone.rs)\n```\n"), [""; 0]);
+    }
+
+    #[test]
+    fn a_name_is_sought_where_it_is_defined() {
+        let text = "open();\nfn opening() {}\npub(crate) fn open<T>() {}\nopen();\nclose();\nclose();\n";
+        assert_eq!(home(text, "open", 1), Some(3));
+        assert_eq!(home(text, "close", 9), Some(6));
+        assert_eq!(home(text, "gone", 1), None);
     }
 
     #[test]
