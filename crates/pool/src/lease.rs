@@ -100,8 +100,8 @@ pub struct Loan {
 }
 
 impl Loan {
-    /// The endpoint's first byte came `now`, to what was sent to it at `asked_at` (or to the connecting,
-    /// where the server speaks first). The time between is the latency that balancing goes by, and the byte the
+    /// The endpoint's first byte came `now`, to what was sent to it at `asked_at`, or to the connecting where
+    /// the server speaks first. The time between is the latency that balancing goes by, and the byte the
     /// proof that the endpoint serves.
     pub fn first_byte(&self, asked_at: Moment, now: Moment) {
         self.endpoint.served(now.since(asked_at), now);
