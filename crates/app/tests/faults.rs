@@ -19,8 +19,8 @@ use tieline_testkit::{
 
 use support::{
     OneRoute, assert_back_at, assert_closed, assert_echoes, await_endpoint, await_finished, await_live,
-    connect, connect_relayed, echoes, endpoint, finished, name_heard, reason_of, refusal, reset, row_of,
-    start, story,
+    connect, connect_from, connect_relayed, echoes, endpoint, finished, name_heard, reason_of, refusal,
+    reset, row_of, start, story,
 };
 
 // Endpoints.
@@ -258,27 +258,33 @@ fn raise_file_limit() {
 
 #[test]
 fn a_crowd_beyond_the_limit_is_refused_counted_and_forgotten() {
-    const LIMIT: usize = 400;
-    const CROWD: usize = 2_000;
+    const LIMIT: usize = 2_000;
+    const WAVES: u8 = 48;
+    const WAVE: usize = 1_000;
+    let crowd = LIMIT + usize::from(WAVES) * WAVE;
     raise_file_limit();
     let echo = TcpServer::echo();
-    let config = OneRoute { listener: "limits = { connections = 400 }", ..OneRoute::default() };
+    let listener = format!("limits = {{ connections = {LIMIT} }}");
+    let config = OneRoute { listener: &listener, ..OneRoute::default() };
     let (tieline, address) = start(&config.to(&[echo.address()]));
     assert_echoes(&mut connect(address));
     await_finished(&tieline, "", 1);
     let baseline = tieline.fd_count();
     let mut inside = connect_relayed(address, LIMIT);
-    let outside: Vec<TcpStream> = (LIMIT..CROWD).map(|_| connect(address)).collect();
-    outside.iter().for_each(assert_closed);
+    for wave in 0..WAVES {
+        // Each wave comes from an address of its own: one alone would run out of ports.
+        let outside: Vec<_> = (0..WAVE).map(|_| connect_from([127, 0, 1, wave], address)).collect();
+        outside.iter().for_each(assert_closed);
+    }
     inside.iter_mut().for_each(assert_echoes);
     let refused = "tieline_connections_closed_total{listener=\"web\",reason=\"limit:connections\"}";
-    assert!(wait_until(PATIENCE, || tieline.metric(refused) == (CROWD - LIMIT) as f64));
+    assert!(wait_until(PATIENCE, || tieline.metric(refused) == (crowd - LIMIT) as f64));
     let opened = tieline.metric("tieline_connections_opened_total{listener=\"web\"}");
-    assert_eq!(opened, (CROWD + 1) as f64);
-    drop((inside, outside));
+    assert_eq!(opened, (crowd + 1) as f64);
+    drop(inside);
     assert_back_at(&tieline, baseline);
     let rows = finished(&tieline, "");
-    assert_eq!(rows.len(), CROWD + 1);
+    assert_eq!(rows.len(), 10_000, "as many as are remembered");
     assert!(rows.iter().all(|row| row["reason"].is_string()));
     assert!(wait_until(PATIENCE, || idles(&tieline, 0.1)), "it spins");
 }

@@ -10,13 +10,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use serde_json::json;
-use socket2::{Domain, Socket, Type};
 use tieline_base::Clock;
 use tieline_testkit::{PATIENCE, TcpServer, Tieline, wait_until};
 
 use support::{
-    OneRoute, assert_closed, assert_echoes, await_finished, await_live, connect, connect_relayed, echoes,
-    live, name_heard, order, reason_of, refusal, row_of, start, story,
+    OneRoute, assert_closed, assert_echoes, await_finished, await_live, connect, connect_from,
+    connect_relayed, echoes, live, name_heard, order, reason_of, refusal, row_of, start, story,
 };
 
 // Timeouts.
@@ -111,15 +110,6 @@ fn workers_share_long_lived_connections_to_within_one() {
     assert_eq!(by_worker.len(), 4, "{by_worker:?}");
     assert!(by_worker.values().all(|count| (15..=17).contains(count)), "{by_worker:?}");
     assert!(by_worker.values().max().unwrap() - by_worker.values().min().unwrap() <= 1, "{by_worker:?}");
-}
-
-/// A connection from another address of this machine.
-fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.into()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use tieline_testkit::{PATIENCE, Tieline, wait_for, wait_until};
 
 /// A config of the listener `web`, whose only route leads to the upstream `service`: each field adds lines to
@@ -56,6 +56,15 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero can be set");
     stream
+}
+
+/// [`connect`] from another address of this machine.
+pub(crate) fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("all of 127/8 is this machine's");
+    socket.connect(&to.into()).unwrap_or_else(|error| panic!("{to}: {error}"));
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero can be set");
+    socket.into()
 }
 
 /// Several connections that are known to be relayed: each has had its echo.
