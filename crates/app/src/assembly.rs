@@ -11,23 +11,23 @@ use std::time::Duration;
 use tieline_base::{Address, Clock, Fault, Generation, Reason, Stage, Whose, WorkerId};
 use tieline_config as config;
 use tieline_conn::{
-    Admission, Connection, HashBy, Limits, Listener, Protocol, Route, Router, Serving, Snapshot, Timeouts,
+    Admission, Connection, HashBy, Limits, Listener, Protocol, Route, Serving, Snapshot, Timeouts,
 };
 use tieline_policy::{Access, Allow, Networks, Rule};
 use tieline_pool::{
     Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
     RetrySettings, Settings, Thresholds, Upstream,
 };
-use tieline_registry::{Filter, Registry, RouteRow, Verdict};
-use tieline_relay::Relay;
+use tieline_registry::{Filter, Record, Registry, RouteRow, Verdict};
+use tieline_relay::{Relay, Router};
 use tieline_transport::{BindError, Bound, DialOptions, Io, ListenOptions};
 use tieline_wire::greeting::Probe;
 use tieline_wire::proxy;
 
-/// What a listener's bytes mean. Another protocol is another arm.
-fn protocol(protocol: config::Protocol) -> Arc<dyn Protocol> {
-    match protocol {
-        config::Protocol::Tcp => Arc::new(Relay),
+/// What a listener's bytes mean, and which way they go. Another protocol is another arm.
+fn protocol(listener: &config::Listener, routes: Routes<'_>) -> Arc<dyn Protocol> {
+    match listener.protocol {
+        config::Protocol::Tcp => Arc::new(relay(routes)),
         // `check` refuses them, see `config::SERVED`; should one come through, nothing is let in.
         config::Protocol::Udp
         | config::Protocol::Http
@@ -36,6 +36,18 @@ fn protocol(protocol: config::Protocol) -> Arc<dyn Protocol> {
         | config::Protocol::Tunnel
         | config::Protocol::Wireguard => Arc::new(Unserved),
     }
+}
+
+/// The routes of a listener as the config has them, each compiled.
+type Routes<'c> = Vec<(&'c config::Route, Arc<Route>)>;
+
+fn relay(routes: Routes<'_>) -> Relay {
+    let mut router = Router::new();
+    for (written, route) in routes {
+        let names: Vec<String> = written.sni.iter().map(ToString::to_string).collect();
+        router.add(names.iter().map(String::as_str), route);
+    }
+    Relay::new(router)
 }
 
 /// What this version does not speak: every connection is refused.
@@ -47,6 +59,10 @@ impl Protocol for Unserved {
         Box::pin(std::future::ready(
             Err(fault.because("this version does not serve the listener's protocol")),
         ))
+    }
+
+    fn route_of(&self, _: &Record) -> Option<Arc<Route>> {
+        None
     }
 }
 
@@ -178,14 +194,9 @@ impl Assembly {
 
     fn listener(&mut self, listener: &config::Listener, live: &config::Live) -> Listener {
         let trusted = listener.proxy_protocol.as_ref().map(|trusted| trusted.0.iter().copied().collect());
-        let mut router = Router::new();
-        for route in &listener.routes {
-            let names: Vec<String> = route.sni.iter().map(ToString::to_string).collect();
-            // `check` has seen to it that the upstream exists.
-            if let Some(compiled) = self.route(route, live) {
-                router.add(names.iter().map(String::as_str), Arc::new(compiled));
-            }
-        }
+        // `check` has seen to it that the upstreams exist.
+        let compiled = |route| Some((route, Arc::new(self.route(route, live)?)));
+        let routes: Routes<'_> = listener.routes.iter().filter_map(compiled).collect();
         Listener {
             row: self.registry.listener(&listener.name, listener.protocol.as_str()),
             doors: door_keys(listener).filter_map(|key| self.doors.get(&key).cloned()).collect(),
@@ -203,8 +214,7 @@ impl Assembly {
                 max_age: listener.timeouts.max_age,
                 drain: listener.timeouts.drain,
             },
-            router,
-            protocol: protocol(listener.protocol),
+            protocol: protocol(listener, routes),
         }
     }
 

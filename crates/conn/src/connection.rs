@@ -1,5 +1,6 @@
 //! A connection as its protocol sees it, and the exchanges it opens.
 
+use std::any::Any;
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tieline_base::{ClientAddr, Clock, Fault, Moment, Reason, Stage, Whose, format_duration};
+use tieline_base::{ClientAddr, Clock, Fault, Generation, Moment, Reason, Stage, Whose, format_duration};
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
 use tieline_pool::{Event, Lease, Why};
@@ -15,7 +16,6 @@ use tieline_registry::{Chosen, Record, Verdict};
 use tieline_transport::{Hello, Io};
 
 use crate::admission::Slot;
-use crate::router::Ask;
 use crate::snapshot::{HashBy, Route};
 use crate::worker::Worker;
 
@@ -26,9 +26,18 @@ pub type Outcome = Result<Reason, Fault>;
 pub type Serving = Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// What bytes mean. Plugged in above; the road knows none by name.
-pub trait Protocol: Send + Sync {
+pub trait Protocol: Any + Send + Sync {
     /// Serves one connection to its end. The future may be dropped at any await: its sockets then close.
     fn serve(&self, connection: Connection, io: Io) -> Serving;
+
+    /// Whether it routes by the server name of a TLS hello that passes through.
+    fn reads_hello(&self) -> bool {
+        false
+    }
+
+    /// The route that the exchange of a live connection would take by this config; `None` if there is none
+    /// any more.
+    fn route_of(&self, record: &Record) -> Option<Arc<Route>>;
 }
 
 /// One conversation with a client, past its first bytes.
@@ -84,23 +93,35 @@ impl Connection {
         self.hello.as_mut().map(|hello| std::mem::take(&mut hello.bytes)).unwrap_or_default()
     }
 
-    /// Opens one exchange: the only way from a client to an upstream. `io` is watched meanwhile, so that a
-    /// client that broke off gives its place in the queue to others.
+    /// Which config is in force now.
+    pub fn generation(&self) -> Generation {
+        self.worker.generation()
+    }
+
+    /// The protocol of its listener as the config in force now compiled it: where routes are looked up.
+    ///
+    /// # Errors
+    /// A reload took the listener away.
+    pub fn current<P: Protocol>(&self) -> Result<Arc<P>, Fault> {
+        let view = self.worker.snapshot();
+        let listener = view.listeners.get(&*self.record.listener().name);
+        let protocol = listener.map(|listener| listener.protocol.clone() as Arc<dyn Any + Send + Sync>);
+        protocol.and_then(|protocol| protocol.downcast().ok()).ok_or_else(no_route)
+    }
+
+    /// Opens one exchange by the route that the protocol found (`None`: it found none): the only way from a
+    /// client to an upstream. `io` is watched meanwhile, so that a client that broke off gives its place in
+    /// the queue to others.
     ///
     /// # Errors
     /// [`Fault`] with the reason that the client, the log and the metrics share.
-    pub async fn open(&self, io: &Io) -> Result<Exchange, Fault> {
+    pub async fn open(&self, route: Option<Arc<Route>>, io: &Io) -> Result<Exchange, Fault> {
         let record = &self.record;
-        let view = self.worker.snapshot();
-
         // What follows, up to the wait for an endpoint, takes no time worth telling apart.
         let now = Clock::now();
         record.enter(Stage::Route, now);
-        let ask = Ask { server_name: self.server_name() };
-        let hidden = || Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute);
-        let listener = view.listeners.get(&*record.listener().name).ok_or_else(hidden)?;
-        let route = listener.router.find(&ask).ok_or_else(hidden)?.clone();
-        record.set_route(route.row.clone());
+        let route = route.ok_or_else(no_route)?;
+        record.set_route(&route.row);
 
         record.enter(Stage::Authorize, now);
         let permit = self.authorize(&route)?;
@@ -120,7 +141,8 @@ impl Connection {
         route.rule.decide(&subject).map_err(denied)
     }
 
-    fn server_name(&self) -> Option<&str> {
+    /// The server name that its TLS hello asks for, in lower case.
+    pub fn server_name(&self) -> Option<&str> {
         self.hello.as_ref()?.server_name.as_deref()
     }
 
@@ -184,6 +206,10 @@ impl Connection {
         let told = self.hello.as_ref().and_then(|hello| hello.destination);
         Some((source, told.or_else(|| io.local_address())?))
     }
+}
+
+fn no_route() -> Fault {
+    Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute)
 }
 
 /// When the schedule of `route` will end a connection that starts now; a fault if it is closed.

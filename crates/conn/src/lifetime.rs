@@ -17,10 +17,9 @@ pin_project! {
     /// connection carries one for all its life: an async block would be twice as large.
     pub(crate) struct Lifetime<'r> {
         record: &'r Record,
-        // No idle limit is the longest time there is.
-        idle_ns: u64,
         dies: Verdict,
-        verdict: Option<Verdict>,
+        // When the timer rings.
+        armed: Moment,
         #[pin]
         sleep: Sleep,
     }
@@ -28,11 +27,11 @@ pin_project! {
 
 impl<'r> Lifetime<'r> {
     pub(crate) fn new(record: &'r Record, timeouts: &Timeouts) -> Self {
-        let idle = timeouts.idle.map_or(u64::MAX, |idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
+        record.expect(timeouts.idle.unwrap_or(Duration::MAX), Reason::Idle);
         let age = timeouts.max_age.map_or(Duration::MAX, jittered);
         let dies = Verdict { at: record.opened().after(age), reason: Reason::MaxAge };
-        let first = next(record, idle, dies, None);
-        Self { record, idle_ns: idle, dies, verdict: None, sleep: sleep_until(timer(first.at)) }
+        let first = next(record, dies, None);
+        Self { record, dies, armed: first.at, sleep: sleep_until(timer(first.at)) }
     }
 }
 
@@ -42,29 +41,28 @@ impl Future for Lifetime<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reason> {
         let mut this = self.project();
         let standing = this.record.poll_verdict(cx);
-        if standing != *this.verdict {
-            *this.verdict = standing;
-            let end = next(this.record, *this.idle_ns, *this.dies, standing);
+        let mut end = next(this.record, *this.dies, standing);
+        // Set anew only for an earlier end: a later one is looked for when the timer rings, so that bytes that
+        // move and expectations that follow each other cost the timer nothing.
+        if end.at < *this.armed {
+            *this.armed = end.at;
             this.sleep.as_mut().reset(timer(end.at));
         }
-        loop {
-            if this.sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            // Bytes may have moved since the timer was set: it is set again then, once for a whole idle time.
-            let end = next(this.record, *this.idle_ns, *this.dies, standing);
+        while this.sleep.as_mut().poll(cx).is_ready() {
             if end.at <= Clock::now() {
                 return Poll::Ready(end.reason);
             }
+            end = next(this.record, *this.dies, standing);
+            *this.armed = end.at;
             this.sleep.as_mut().reset(timer(end.at));
         }
+        Poll::Pending
     }
 }
 
 /// The earliest end, as things stand.
-fn next(record: &Record, idle_ns: u64, dies: Verdict, verdict: Option<Verdict>) -> Verdict {
-    let idle = Verdict { at: Moment(record.moved_at().0.saturating_add(idle_ns)), reason: Reason::Idle };
-    let ends = [Some(idle), verdict].into_iter().flatten();
+fn next(record: &Record, dies: Verdict, verdict: Option<Verdict>) -> Verdict {
+    let ends = [Some(record.patience()), verdict].into_iter().flatten();
     ends.fold(dies, |one, other| if other.at <= one.at { other } else { one })
 }
 

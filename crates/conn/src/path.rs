@@ -41,11 +41,12 @@ pub(crate) fn serve(
             Ok(begun) => begun,
             Err(fault) => return seat.leave(Err(fault)),
         };
-        // Both arms may be dropped: the first holds a timer, the second closes its sockets.
+        // Both arms may be dropped: the first closes its sockets, the second holds a timer. The protocol comes
+        // first: it says what it waits for, and may answer for what did not come.
         let outcome = tokio::select! {
             biased;
-            reason = lifetime => Ok(reason),
             outcome = poll_fn(|cx| begun.poll(cx)) => outcome,
+            reason = lifetime => Ok(reason),
         };
         // release: counted, logged, delisted
         seat.leave(outcome);

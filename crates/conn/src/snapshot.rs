@@ -14,7 +14,6 @@ use tieline_wire::proxy;
 
 use crate::admission::{Admission, Limits};
 use crate::connection::Protocol;
-use crate::router::Router;
 
 /// One compiled config.
 pub struct Snapshot {
@@ -42,16 +41,14 @@ pub struct Listener {
     pub trusted: Networks,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// Its routes.
-    pub router: Router,
-    /// What its bytes mean.
+    /// What its bytes mean, and which way they go.
     pub protocol: Arc<dyn Protocol>,
 }
 
 impl Listener {
     /// What it reads before it serves.
     pub(crate) fn front(&self) -> Front {
-        let hello = self.router.asks_server_name();
+        let hello = self.protocol.reads_hello();
         Front { proxy: self.proxy, hello, handshake: self.timeouts.handshake }
     }
 }

@@ -9,7 +9,6 @@ use tieline_policy::{Identity, Subject};
 use tieline_registry::{Record, Registry, Verdict};
 
 use crate::connection::{end_by_schedule, wall};
-use crate::router::Ask;
 use crate::snapshot::{Route, Snapshot};
 
 /// What a sweep did.
@@ -65,7 +64,7 @@ fn reconsider(record: &Record, snapshot: &Snapshot) -> Standing {
     let Some(listener) = snapshot.listeners.get(&*record.listener().name) else {
         return leaves(format!("reload: listener \"{}\" is gone", record.listener().name));
     };
-    let Some(route) = listener.router.find(&Ask { server_name: record.sni() }) else {
+    let Some(route) = listener.protocol.route_of(record) else {
         return leaves(format!("reload: route \"{}\" is gone", old.name));
     };
     let identity = Identity::Anonymous;
@@ -79,7 +78,7 @@ fn reconsider(record: &Record, snapshot: &Snapshot) -> Standing {
             route.row.name
         ));
     }
-    Standing::Stays(schedule_end(record, route))
+    Standing::Stays(schedule_end(record, &route))
 }
 
 /// When the schedule of `route` ends `record`. One that is closed already ends it when the grace is over, and

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tieline_base::{ClientAddr, Clock, Generation, Reason, Secret, Stage, WorkerId};
 use tieline_config::{Config, Live};
 use tieline_conn::{
-    Connection, Limits, Listener, Outcome, Protocol, Router, Server, Serving, Snapshot, Timeouts,
+    Connection, Limits, Listener, Outcome, Protocol, Route, Server, Serving, Snapshot, Timeouts,
 };
 use tieline_policy::{AdminPermit, AdminSubject, Networks};
 use tieline_pool::{EndpointSettings, Settings, Upstream};
@@ -47,7 +47,7 @@ pub(crate) fn route(registry: &Registry, record: &Record, name: &str, endpoint: 
     let upstream = registry.upstream(name);
     let (rule, grace) = ("access = \"public\"".into(), Duration::from_secs(5));
     record.enter(Stage::Route, Clock::now());
-    record.set_route(Arc::new(RouteRow { name: name.into(), rule, grace, upstream }));
+    record.set_route(&Arc::new(RouteRow { name: name.into(), rule, grace, upstream }));
     record.set_chosen(Chosen { endpoint: endpoint.into(), why: Box::new("the only one") });
 }
 
@@ -94,6 +94,10 @@ impl Protocol for Silent {
     fn serve(&self, connection: Connection, _: Io) -> Serving {
         drop(connection);
         Box::pin(async { Outcome::Ok(Reason::ClientClosed) })
+    }
+
+    fn route_of(&self, _: &Record) -> Option<Arc<Route>> {
+        None
     }
 }
 
@@ -162,7 +166,6 @@ fn snapshot(registry: &Registry) -> Snapshot {
             max_age: None,
             drain: Duration::from_secs(30),
         },
-        router: Router::new(),
         protocol: Arc::new(Silent),
     };
     Snapshot {

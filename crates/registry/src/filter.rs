@@ -132,10 +132,7 @@ impl Term {
     fn matches(&self, record: &Record, now: Moment) -> bool {
         let now = record.ended().map_or(now, |ended| ended.at);
         match self {
-            Term::Word { key: Word::Endpoint, equal, value } => {
-                word(record, Word::Endpoint).is_some_and(|label| is_called(label, value)) == *equal
-            }
-            Term::Word { key, equal, value } => (word(record, *key) == Some(value)) == *equal,
+            Term::Word { key, equal, value } => has(record, *key, value) == *equal,
             Term::Remote { within, equal } => {
                 record.client().ip().is_some_and(|ip| within.contains(&ip)) == *equal
             }
@@ -156,16 +153,16 @@ fn is_called(label: &str, text: &str) -> bool {
     label == text || label.split_once('@').is_some_and(|(name, _)| name == text)
 }
 
-fn word(record: &Record, key: Word) -> Option<&str> {
+fn has(record: &Record, key: Word, value: &str) -> bool {
     match key {
-        Word::Listener => Some(&record.listener().name),
-        Word::Protocol => Some(record.listener().protocol),
-        Word::Identity => None,
-        Word::Sni => record.sni(),
-        Word::Route => record.route().map(|route| &*route.name),
-        Word::Upstream => record.route().map(|route| &*route.upstream.name),
-        Word::Endpoint => record.chosen().map(|chosen| &*chosen.endpoint),
-        Word::Reason => record.ended().map(|ended| ended.reason.as_str()),
+        Word::Listener => *record.listener().name == *value,
+        Word::Protocol => record.listener().protocol == value,
+        Word::Identity => false,
+        Word::Sni => record.sni() == Some(value),
+        Word::Route => record.route().is_some_and(|route| *route.name == *value),
+        Word::Upstream => record.route().is_some_and(|route| *route.upstream.name == *value),
+        Word::Endpoint => record.endpoint().is_some_and(|label| is_called(&label, value)),
+        Word::Reason => record.ended().is_some_and(|ended| ended.reason.as_str() == value),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tieline_base::{ClientAddr, Clock, ConnectionId, Generation, Moment, Reason, Stage, WorkerId};
@@ -65,21 +66,31 @@ pub struct Record {
     stage: AtomicU8,
     marks_us: [AtomicU32; Stage::ALL.len()],
     settled: OnceLock<Box<Settled>>,
-    route: OnceLock<Arc<RouteRow>>,
-    chosen: OnceLock<Chosen>,
+    bearing: Lock<Bearing>,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     moved_at: AtomicU64,
     ordered: Sentence,
     scheduled: Sentence,
+    patience_ns: AtomicU64,
+    impatience: AtomicU8,
     waker: AtomicWaker,
     pub(crate) notes: Notes,
     // Not boxed: a row of its own memory is one line less to fetch when it leaves the history.
     pub(crate) ended: OnceLock<Ended>,
 }
 
-#[allow(clippy::disallowed_types)] // held for a push or a copy; notes are rare, and never on the way of bytes
-pub(crate) type Notes = std::sync::Mutex<Vec<Note>>;
+/// Where its exchange goes: each exchange of a connection may go elsewhere.
+#[derive(Default)]
+struct Bearing {
+    route: Option<Arc<RouteRow>>,
+    chosen: Option<Chosen>,
+}
+
+/// Held for a copy or a push, and nearly always by the connection's own worker: never on the way of bytes.
+#[allow(clippy::disallowed_types)]
+type Lock<T> = std::sync::Mutex<T>;
+pub(crate) type Notes = Lock<Vec<Note>>;
 
 impl Record {
     pub(crate) fn new(id: ConnectionId, opening: Opening) -> Self {
@@ -92,13 +103,14 @@ impl Record {
             stage: AtomicU8::new(Stage::Accept as u8),
             marks_us: [const { AtomicU32::new(0) }; Stage::ALL.len()],
             settled: OnceLock::new(),
-            route: OnceLock::new(),
-            chosen: OnceLock::new(),
+            bearing: Lock::default(),
             bytes_up: AtomicU64::new(0),
             bytes_down: AtomicU64::new(0),
             moved_at: AtomicU64::new(opened.0),
             ordered: Sentence::none(),
             scheduled: Sentence::none(),
+            patience_ns: AtomicU64::new(u64::MAX),
+            impatience: AtomicU8::new(Reason::Idle as u8),
             waker: AtomicWaker::new(),
             notes: Notes::default(),
             ended: OnceLock::new(),
@@ -145,14 +157,24 @@ impl Record {
         self.settled.get()?.sni.as_deref()
     }
 
-    /// Its route, once one was found.
-    pub fn route(&self) -> Option<&Arc<RouteRow>> {
-        self.route.get()
+    /// The route of its exchange, or of the last one, once one was found.
+    pub fn route(&self) -> Option<Arc<RouteRow>> {
+        self.bearing().route.clone()
     }
 
-    /// Its endpoint, once one was chosen and answered.
-    pub fn chosen(&self) -> Option<&Chosen> {
-        self.chosen.get()
+    /// The endpoint of its exchange, or of the last one, once one was chosen and answered.
+    pub fn endpoint(&self) -> Option<Arc<str>> {
+        self.bearing().chosen.as_ref().map(|chosen| chosen.endpoint.clone())
+    }
+
+    /// Why it was that endpoint.
+    pub fn why(&self) -> Option<String> {
+        self.bearing().chosen.as_ref().map(|chosen| chosen.why.to_string())
+    }
+
+    fn bearing(&self) -> std::sync::MutexGuard<'_, Bearing> {
+        // What it holds is whole after every statement, so a holder that panicked left nothing half done.
+        self.bearing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Where it stands.
@@ -200,13 +222,36 @@ impl Record {
     }
 
     /// Notes the route found.
-    pub fn set_route(&self, route: Arc<RouteRow>) {
-        let _ = self.route.set(route);
+    pub fn set_route(&self, route: &Arc<RouteRow>) {
+        let mut bearing = self.bearing();
+        if bearing.route.as_ref().is_none_or(|standing| !Arc::ptr_eq(standing, route)) {
+            bearing.route = Some(route.clone());
+        }
     }
 
     /// Notes the endpoint chosen.
     pub fn set_chosen(&self, chosen: Chosen) {
-        let _ = self.chosen.set(chosen);
+        self.bearing().chosen = Some(chosen);
+    }
+
+    /// From now on the connection must move a byte at least every `within`, or end for `reason`. Its
+    /// protocol says so for each thing that it waits for.
+    pub fn expect(&self, within: Duration, reason: Reason) {
+        let ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+        self.impatience.store(reason as u8, Relaxed);
+        self.patience_ns.store(ns, Relaxed);
+    }
+
+    /// When it must end, and why, if no byte moves until then.
+    pub fn patience(&self) -> Verdict {
+        let at = Moment(self.moved_at.load(Relaxed).saturating_add(self.patience_ns.load(Relaxed)));
+        let reason = Reason::from_code(self.impatience.load(Relaxed)).unwrap_or(Reason::Idle);
+        Verdict { at, reason }
+    }
+
+    /// Notes that something moved that is not counted as bytes: the clock of [`Record::expect`] begins anew.
+    pub fn touch(&self, now: Moment) {
+        self.moved_at.store(now.0, Relaxed);
     }
 
     /// Adds to its story something out of the ordinary: a failed try, a wait, a decision taken again.

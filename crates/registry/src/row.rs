@@ -103,9 +103,9 @@ impl Row {
             peer: (client != peer).then(|| peer.to_string()),
             identity: None,
             sni: record.sni().map(str::to_owned),
-            route: route.map(|route| route.name.to_string()),
+            route: route.as_ref().map(|route| route.name.to_string()),
             upstream: route.map(|route| route.upstream.name.to_string()),
-            endpoint: record.chosen().map(|chosen| chosen.endpoint.to_string()),
+            endpoint: record.endpoint().map(|endpoint| endpoint.to_string()),
             stage: stage.as_str(),
             stage_seconds: now.since(record.entered(stage).unwrap_or(now)).as_secs_f64(),
             age_seconds: now.since(record.opened()).as_secs_f64(),
@@ -157,7 +157,7 @@ fn detail(record: &Record, stage: Stage) -> Option<String> {
         Stage::Authorize if record.entered(Stage::Acquire).is_some() => {
             record.route().map(|route| format!("allowed by {}", route.rule))
         }
-        Stage::Relay => record.chosen().map(|chosen| format!("endpoint {}: {}", chosen.endpoint, chosen.why)),
+        Stage::Relay => Some(format!("endpoint {}: {}", record.endpoint()?, record.why()?)),
         Stage::Release => record.ended().map(|ended| ended.reason.to_string()),
         Stage::Admit | Stage::Identify | Stage::Authorize | Stage::Acquire => None,
     }

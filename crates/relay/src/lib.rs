@@ -4,25 +4,46 @@
 //! connection. Refuses to know what the bytes mean. Start with [`Relay`], the whole of it.
 
 mod joined;
+mod router;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tieline_base::{Fault, Reason, Stage, Whose};
-use tieline_conn::{Connection, Exchange, Outcome, Protocol, Serving};
+use tieline_conn::{Connection, Exchange, Outcome, Protocol, Route, Serving};
+use tieline_registry::Record;
 use tieline_transport::{Duplex, Io};
 use tieline_wire::proxy;
 
 use crate::joined::Joined;
+pub use crate::router::Router;
 
-/// The protocol `tcp`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Relay;
+/// The protocol `tcp`, with the routes of one listener.
+#[derive(Debug)]
+pub struct Relay {
+    router: Router,
+}
+
+impl Relay {
+    /// The protocol at a listener with these routes.
+    pub fn new(router: Router) -> Self {
+        Self { router }
+    }
+}
 
 impl Protocol for Relay {
     fn serve(&self, connection: Connection, io: Io) -> Serving {
         Box::pin(Relaying::Opening(Box::pin(open(connection, io))))
+    }
+
+    fn reads_hello(&self) -> bool {
+        self.router.asks_server_name()
+    }
+
+    fn route_of(&self, record: &Record) -> Option<Arc<Route>> {
+        self.router.find(record.sni()).cloned()
     }
 }
 
@@ -52,7 +73,10 @@ impl Future for Relaying {
 #[allow(clippy::manual_async_fn)]
 fn open(mut connection: Connection, client: Io) -> impl Future<Output = Result<Joined, Fault>> {
     async move {
-        let exchange = connection.open(&client).await?;
+        let relay = connection.current::<Relay>()?;
+        let route = relay.router.find(connection.server_name()).cloned();
+        drop(relay);
+        let exchange = connection.open(route, &client).await?;
         let opening = opening(&mut connection, &exchange, &client);
         let now = exchange.lease.connected_at();
         let (upstream, loan) = exchange.lease.split();

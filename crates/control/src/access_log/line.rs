@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
 use tieline_base::{ClientAddr, Clock, Moment, Reason, Stage};
-use tieline_registry::Record;
+use tieline_registry::{Record, RouteRow};
 
 /// The fields of a line, in their order. What is not known is `null`, so that every line has the same fields.
 #[derive(Serialize)]
@@ -45,7 +45,8 @@ pub(super) fn append(record: &Record, lines: &mut Vec<u8>) {
     let start = lines.len();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *lines, Neutral);
     // Writing into memory cannot fail, and every field has a JSON form; half a line would be worse than none.
-    if Line::of(record).serialize(&mut serializer).is_err() {
+    let (route, endpoint) = (record.route(), record.endpoint());
+    if Line::of(record, route.as_deref(), endpoint.as_deref()).serialize(&mut serializer).is_err() {
         lines.truncate(start);
         return;
     }
@@ -53,13 +54,12 @@ pub(super) fn append(record: &Record, lines: &mut Vec<u8>) {
 }
 
 impl<'r> Line<'r> {
-    fn of(record: &'r Record) -> Self {
+    fn of(record: &'r Record, route: Option<&'r RouteRow>, endpoint: Option<&'r str>) -> Self {
         let (at, reason, detail) = match record.ended() {
             Some(ended) => (ended.at, ended.reason, ended.detail.as_deref()),
             None => (Clock::now(), Reason::Internal, Some("logged before its end")),
         };
         let (bytes_up, bytes_down) = record.bytes();
-        let route = record.route();
         Line {
             time: rfc3339(at),
             id: record.id().0,
@@ -70,7 +70,7 @@ impl<'r> Line<'r> {
             sni: record.sni(),
             route: route.map(|route| &*route.name),
             upstream: route.map(|route| &*route.upstream.name),
-            endpoint: record.chosen().map(|chosen| &*chosen.endpoint),
+            endpoint,
             stage: last_stage(record).as_str(),
             reason: reason.as_str(),
             detail,

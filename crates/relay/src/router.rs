@@ -3,17 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::snapshot::Route;
-
-/// What a route is asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Ask<'a> {
-    /// The server name of a TLS hello, in lower case.
-    pub server_name: Option<&'a str>,
-}
+use tieline_conn::Route;
 
 /// The routes of one listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Router<R = Arc<Route>> {
     exact: HashMap<Box<str>, R>,
     /// By what stands behind the `*`, dot included.
@@ -21,10 +14,16 @@ pub struct Router<R = Arc<Route>> {
     rest: Option<R>,
 }
 
+impl<R> Default for Router<R> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), wildcard: HashMap::new(), rest: None }
+    }
+}
+
 impl<R: Clone> Router<R> {
     /// A router without routes, which finds none.
     pub fn new() -> Self {
-        Self { exact: HashMap::new(), wildcard: HashMap::new(), rest: None }
+        Self::default()
     }
 
     /// Adds a route for the server names `names` (`*.` in front covers one label more); for everything else
@@ -48,10 +47,10 @@ impl<R: Clone> Router<R> {
         !self.exact.is_empty() || !self.wildcard.is_empty()
     }
 
-    /// The route for `ask`: the exact name first, then the wildcard that covers it, then the route without
+    /// The route for `server_name`, in lower case: the exact name first, then the wildcard that covers it, then the route without
     /// names.
-    pub fn find(&self, ask: &Ask<'_>) -> Option<&R> {
-        let Some(name) = ask.server_name else { return self.rest.as_ref() };
+    pub fn find(&self, server_name: Option<&str>) -> Option<&R> {
+        let Some(name) = server_name else { return self.rest.as_ref() };
         let covered = || name.find('.').and_then(|dot| self.wildcard.get(&name[dot..]));
         self.exact.get(name).or_else(covered).or(self.rest.as_ref())
     }
@@ -59,11 +58,11 @@ impl<R: Clone> Router<R> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ask, Router};
+    use super::Router;
     use proptest::prelude::*;
 
     fn find(router: &Router<usize>, name: Option<&str>) -> Option<usize> {
-        router.find(&Ask { server_name: name }).copied()
+        router.find(name).copied()
     }
 
     #[test]
