@@ -298,6 +298,7 @@ fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
         pool: PoolSettings {
             size: upstream.pool.size.and_then(NonZeroU32::new),
             queue: upstream.pool.queue as usize,
+            ..PoolSettings::default()
         },
         retry: RetrySettings { attempts: upstream.retry.attempts, budget: upstream.retry.budget },
         dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tieline_base::{ClientAddr, Clock, Fault, Generation, Moment, Reason, Stage, Whose, format_duration};
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
-use tieline_pool::{Event, Lease, Why};
+use tieline_pool::{Event, Lease, Reuse, Why};
 use tieline_registry::{Chosen, Record, Verdict};
 use tieline_transport::{Hello, Io};
 
@@ -115,7 +115,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Fault`] with the reason that the client, the log and the metrics share.
-    pub async fn open(&self, route: Option<Arc<Route>>, io: &Io) -> Result<Exchange, Fault> {
+    pub async fn open(&self, route: Option<Arc<Route>>, reuse: Reuse, io: &Io) -> Result<Exchange, Fault> {
         let record = &self.record;
         // What follows, up to the wait for an endpoint, takes no time worth telling apart.
         let now = Clock::now();
@@ -130,7 +130,8 @@ impl Connection {
         }
 
         record.enter(Stage::Acquire, now);
-        let lease = self.acquire(&route, &permit, io, now).await?;
+        let ask = tieline_pool::Ask { hash: self.hash(route.hash_by), reuse };
+        let lease = self.acquire(&route, &permit, ask, io, now).await?;
         Ok(Exchange { route, permit, lease })
     }
 
@@ -150,11 +151,11 @@ impl Connection {
         &self,
         route: &Route,
         permit: &Permit,
+        ask: tieline_pool::Ask,
         io: &Io,
         started: Moment,
     ) -> Result<Lease, Fault> {
         let record = &self.record;
-        let ask = tieline_pool::Ask { hash: self.hash(route.hash_by) };
         let mut why = None;
         let mut observe = |event: Event<'_>| self.observe(event, route, &mut why);
         let leased = tokio::select! {
@@ -184,6 +185,10 @@ impl Connection {
                 };
                 self.record.set_chosen(Chosen { endpoint: endpoint.shared_label(), why });
             }
+            Event::Reused { endpoint } => {
+                let why = last_why.take();
+                self.record.set_endpoint(endpoint.label_ref(), || Box::new(Reused(why)));
+            }
             Event::Queued { ahead } => self.record.note(format!("waits for a place, {ahead} ahead")),
             Event::Failed { endpoint, error, after } => {
                 let after = format_duration(after);
@@ -205,6 +210,18 @@ impl Connection {
         let ClientAddr::Socket(source) = self.record.client() else { return None };
         let told = self.hello.as_ref().and_then(|hello| hello.destination);
         Some((source, told.or_else(|| io.local_address())?))
+    }
+}
+
+/// Why an endpoint was chosen to which a connection was open.
+struct Reused(Option<Why>);
+
+impl Display for Reused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(why) = &self.0 {
+            write!(f, "{why}; ")?;
+        }
+        f.write_str("over a connection that was open")
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_base::{Address, Clock, Fault, Generation, Moment, Reason, Stage, Whose, WorkerId};
+use tieline_pool::tidy_idle;
 use tieline_registry::{Opening, Record, Registry};
 use tieline_transport::{Accepted, Acceptor, is_exhaustion, rouse_stalled};
 use tokio::sync::{mpsc, oneshot};
@@ -122,6 +123,7 @@ async fn beat() {
             tokio::time::sleep(BEAT).await;
         }
         rouse_stalled();
+        tidy_idle();
     }
 }
 

@@ -43,12 +43,17 @@ pub struct Endpoint {
     ejected_until: AtomicU64,
     warm_since: AtomicU64,
     standing_since: AtomicU64,
+    /// For how long it leaves an idle connection open, in nanoseconds, as far as is known.
+    idle_allowed: AtomicU64,
     /// A lease failed since one last went well, so that the good ones need not lock to find out.
     has_failures: AtomicBool,
     // Held for a few instructions, after a failure or the first success behind one; never over an await.
     #[allow(clippy::disallowed_types)]
     trouble: std::sync::Mutex<Trouble>,
 }
+
+/// The shortest idle time that is taken for an endpoint's habit.
+const IDLE_HABIT_MIN: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Default)]
 struct Trouble {
@@ -90,6 +95,7 @@ impl Endpoint {
             ejected_until: AtomicU64::new(0),
             warm_since: AtomicU64::new(warm_since),
             standing_since: AtomicU64::new(birth.now.0),
+            idle_allowed: AtomicU64::new(u64::MAX),
             has_failures: AtomicBool::new(false),
             trouble: Default::default(),
         };
@@ -107,6 +113,11 @@ impl Endpoint {
         self.label.clone()
     }
 
+    /// The same, to be compared and cloned.
+    pub fn label_ref(&self) -> &Arc<str> {
+        &self.label
+    }
+
     /// Its address as configured.
     pub fn configured(&self) -> &Address {
         &self.configured
@@ -122,6 +133,28 @@ impl Endpoint {
         *self.label == *text
             || self.configured.to_string() == text
             || self.addresses.iter().any(|address| address.to_string() == text)
+    }
+
+    /// It says, or has shown, that it closes a connection that was idle for so long.
+    pub fn allows_idle(&self, at_most: Duration) {
+        let ns = u64::try_from(at_most.as_nanos()).unwrap_or(u64::MAX);
+        if ns < self.idle_allowed.load(Ordering::Relaxed) {
+            self.idle_allowed.store(ns, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long it leaves an idle connection open; `None` if that is not known.
+    pub(crate) fn idle_allowed(&self) -> Option<Duration> {
+        let ns = self.idle_allowed.load(Ordering::Relaxed);
+        (ns != u64::MAX).then(|| Duration::from_nanos(ns))
+    }
+
+    /// A connection that was found closed had been idle for so long. One that was closed at once tells of a
+    /// restart, not of a habit.
+    pub(crate) fn closed_idle(&self, after: Duration) {
+        if after >= IDLE_HABIT_MIN {
+            self.allows_idle(after);
+        }
     }
 
     /// Leases out.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::balance::{NoChoice, Why};
 use crate::endpoint::Endpoint;
 use crate::gate::Admission;
+use crate::idle::{self, Reuse};
 use crate::outlier::Failure;
 use crate::retry::backoff;
 use crate::settings::Settings;
@@ -25,6 +26,8 @@ use crate::upstream::Upstream;
 pub struct Ask {
     /// Asks with the same key go to the same endpoint, where the upstream balances by hash.
     pub hash: u64,
+    /// Whether a connection will do that others have used.
+    pub reuse: Reuse,
 }
 
 /// What happens on the way to a lease, for the connection's story.
@@ -41,6 +44,11 @@ pub enum Event<'a> {
         endpoint: &'a Arc<Endpoint>,
         /// Why it and no other.
         why: Why,
+    },
+    /// A connection to this endpoint was open already.
+    Reused {
+        /// The endpoint.
+        endpoint: &'a Arc<Endpoint>,
     },
     /// It did not answer; another is tried if there is time, budget and one to try.
     Failed {
@@ -67,6 +75,7 @@ pub struct Lease {
     io: Io,
     loan: Loan,
     connected_at: Moment,
+    born: Moment,
 }
 
 impl Lease {
@@ -80,9 +89,19 @@ impl Lease {
         &self.loan.endpoint
     }
 
-    /// When the endpoint answered.
+    /// When the endpoint answered, or its open connection was taken.
     pub fn connected_at(&self) -> Moment {
         self.connected_at
+    }
+
+    /// When the connection was made.
+    pub fn born(&self) -> Moment {
+        self.born
+    }
+
+    /// Whether others have used it.
+    pub fn is_reused(&self) -> bool {
+        self.born < self.connected_at
     }
 
     /// The upstream it belongs to.
@@ -105,6 +124,18 @@ impl Loan {
     /// proof that the endpoint serves.
     pub fn first_byte(&self, asked_at: Moment, now: Moment) {
         self.endpoint.served(now.since(asked_at), now);
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Gives the place back, and keeps `io`, made at `born`, for a later lease. Only for a connection on
+    /// which everything asked was answered and nothing else came.
+    pub fn park(self, io: Io, born: Moment) {
+        let settings = self.upstream.roster().settings.pool;
+        idle::park(io, self.endpoint.clone(), born, &settings);
     }
 
     /// The endpoint broke the connection. Enough of that in a row ejects it.
@@ -186,10 +217,10 @@ struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    fn into_lease(mut self, io: Io, connected_at: Moment) -> Lease {
+    fn into_lease(mut self, io: Io, connected_at: Moment, born: Moment) -> Lease {
         self.passed_on = true;
         let loan = Loan { upstream: Arc::clone(self.upstream), endpoint: Arc::clone(&self.endpoint) };
-        Lease { io, loan, connected_at }
+        Lease { io, loan, connected_at, born }
     }
 
     /// Gives up the endpoint, and keeps the place under the upstream's own cap.
@@ -302,6 +333,10 @@ impl<'a> Dialing<'a> {
                 }
             };
             observe(Event::Chosen { endpoint: &seat.endpoint, why });
+            if let Some((io, born)) = idle::take(&seat.endpoint, self.ask.reuse, now) {
+                observe(Event::Reused { endpoint: &seat.endpoint });
+                return Ok(seat.into_lease(io, now, born));
+            }
             let dialed = self.dial(&seat.endpoint, now).await;
             let (begun, ended) = (now, Clock::now());
             let after = ended.since(begun);
@@ -309,7 +344,7 @@ impl<'a> Dialing<'a> {
                 Ok(io) => {
                     seat.endpoint.connected();
                     observe(Event::Connected { endpoint: &seat.endpoint, after });
-                    return Ok(seat.into_lease(io, ended));
+                    return Ok(seat.into_lease(io, ended, ended));
                 }
                 Err(error) => {
                     observe(Event::Failed { endpoint: &seat.endpoint, error: &error, after });

@@ -111,12 +111,17 @@ pub struct PoolSettings {
     pub size: Option<NonZeroU32>,
     /// How many may wait for a place; those beyond are refused at once.
     pub queue: usize,
+    /// How long a connection may rest before it is closed; zero keeps none.
+    pub idle: Duration,
+    /// How old a connection may be that is lent once more.
+    pub max_age: Option<Duration>,
 }
 
 impl Default for PoolSettings {
-    /// No cap, and 1000 waiting where an endpoint has one.
+    /// No cap, and 1000 waiting where an endpoint has one; a minute's rest, an hour's life.
     fn default() -> Self {
-        PoolSettings { size: None, queue: 1000 }
+        let (idle, max_age) = (Duration::from_secs(60), Some(Duration::from_secs(3_600)));
+        PoolSettings { size: None, queue: 1000, idle, max_age }
     }
 }
 

@@ -40,6 +40,7 @@ async fn lease_with_story(upstream: &Arc<Upstream>) -> (Result<Lease, Fault>, Ve
     let mut observe = |event: Event<'_>| {
         story.push(match event {
             Event::Queued { ahead } => format!("queued behind {ahead}"),
+            Event::Reused { endpoint } => format!("reused {}", endpoint.label()),
             Event::Chosen { endpoint, .. } => format!("chosen {}", endpoint.label()),
             Event::Failed { endpoint, .. } => format!("failed {}", endpoint.label()),
             Event::Connected { endpoint, .. } => format!("connected {}", endpoint.label()),

@@ -234,6 +234,14 @@ impl Record {
         self.bearing().chosen = Some(chosen);
     }
 
+    /// Notes the endpoint chosen, if it is another than before.
+    pub fn set_endpoint(&self, endpoint: &Arc<str>, why: impl FnOnce() -> Box<dyn Display + Send + Sync>) {
+        let mut bearing = self.bearing();
+        if bearing.chosen.as_ref().is_none_or(|standing| !Arc::ptr_eq(&standing.endpoint, endpoint)) {
+            bearing.chosen = Some(Chosen { endpoint: endpoint.clone(), why: why() });
+        }
+    }
+
     /// From now on the connection must move a byte at least every `within`, or end for `reason`. Its
     /// protocol says so for each thing that it waits for.
     pub fn expect(&self, within: Duration, reason: Reason) {

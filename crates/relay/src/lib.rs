@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tieline_base::{Fault, Reason, Stage, Whose};
 use tieline_conn::{Connection, Exchange, Outcome, Protocol, Route, Serving};
+use tieline_pool::Reuse;
 use tieline_registry::Record;
 use tieline_transport::{Duplex, Io};
 use tieline_wire::proxy;
@@ -76,7 +77,7 @@ fn open(mut connection: Connection, client: Io) -> impl Future<Output = Result<J
         let relay = connection.current::<Relay>()?;
         let route = relay.router.find(connection.server_name()).cloned();
         drop(relay);
-        let exchange = connection.open(route, &client).await?;
+        let exchange = connection.open(route, Reuse::Never, &client).await?;
         let opening = opening(&mut connection, &exchange, &client);
         let now = exchange.lease.connected_at();
         let (upstream, loan) = exchange.lease.split();

@@ -11,7 +11,7 @@ use super::*;
 use crate::{Balance, OutlierSettings, PoolSettings, Standing};
 
 fn pool(size: u32, queue: usize) -> PoolSettings {
-    PoolSettings { size: NonZeroU32::new(size), queue }
+    PoolSettings { size: NonZeroU32::new(size), queue, ..PoolSettings::default() }
 }
 
 #[tokio::test]

@@ -171,7 +171,8 @@ async fn the_same_key_goes_to_the_same_endpoint() {
     for hash in 0..32 {
         let mut of_key = std::collections::HashSet::new();
         for _ in 0..3 {
-            let lease = upstream.lease(&permit("db"), Ask { hash }, &mut |_| ()).await.unwrap();
+            let lease =
+                upstream.lease(&permit("db"), Ask { hash, ..Ask::default() }, &mut |_| ()).await.unwrap();
             of_key.insert(address_of(&lease));
         }
         assert_eq!(of_key.len(), 1);
