@@ -12,7 +12,7 @@ use crate::node::{self, Entry};
 use crate::place::Place;
 use crate::problem::{Problem, Problems};
 use crate::server::{self, Boot, Server};
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, Upstream, UpstreamDraft};
 
 /// A config that holds together: every name that it uses is one that it has, and nothing clashes.
 #[derive(Clone, PartialEq, Debug)]
@@ -134,10 +134,13 @@ fn read(entries: &[Entry], folder: &Path, problems: &mut Problems) -> Config {
     let listeners = file.named("listener").into_iter();
     let listeners: Vec<_> = listeners.map(|(name, fields)| listener::read(name, fields, problems)).collect();
     let upstreams = file.named("upstream").into_iter();
-    let upstreams: Vec<_> = upstreams.map(|(name, fields)| upstream::read(name, fields, problems)).collect();
+    let upstreams = upstreams.map(|(name, fields)| upstream::read(name, fields, problems));
+    let (upstreams, confined): (Vec<_>, Vec<_>) =
+        upstreams.map(|UpstreamDraft { upstream, confined }| (upstream, confined)).unzip();
     file.done();
     let listeners = check::references(listeners, &upstreams, problems);
     let config = Config { boot, live: Live { server, listeners, upstreams } };
+    check::protocols(&config, &confined, problems);
     check::clashes(&config, problems);
     check::loops(&config, problems);
     check::risks(&config, problems);

@@ -148,6 +148,13 @@ pub(crate) fn takes(kind: &Kind) -> String {
             let least = tieline_base::format_duration(*least);
             format!("a duration of at least {least}: ms, s, m, h, d, like \"1h30m\"")
         }
+        Kind::Size { least, most } if least.0 == 0 && most.0 == u64::MAX => {
+            "a size: B, KiB, MiB, GiB, TiB, like \"64KiB\"".into()
+        }
+        Kind::Size { least, most } => {
+            format!("a size from {least} to {most}: B, KiB, MiB, GiB, TiB, like \"64KiB\"")
+        }
+        Kind::Conditions(_) => format!("{}; \"*\" for any value", kind.expected()),
         Kind::Rate => "a rate: per s, m or h, like \"10/s\"".into(),
         Kind::Protocol => protocol::quoted(protocol::SERVED),
         Kind::Either(kinds) => kinds.iter().map(takes).collect::<Vec<_>>().join(", or "),

@@ -1,10 +1,10 @@
 //! A table of the file, read by the description of its block.
 
-use crate::key::{Absent, Block, Key, Kind, Later, Needs};
+use crate::key::{Absent, Block, Key, Later, Needs};
 use crate::node::{self, Entry, Node};
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
-use crate::protocol::{not_in_this_version, quoted};
+use crate::protocol::{Protocol, not_in_this_version, quoted};
 use crate::suggest::nearest;
 use crate::value::{self, NAME_RULE, Of, Value, is_name};
 
@@ -17,18 +17,30 @@ pub(crate) struct Fields {
     block: &'static Block,
     place: Place,
     sound: bool,
+    /// The keys that were meant by names that are none.
+    mistyped: Vec<&'static str>,
     fields: Vec<Field>,
 }
 
 #[derive(Debug)]
 struct Field {
     key: &'static Key,
+    /// Where its name stands, or its block where it was left out.
+    name: Place,
     place: Place,
     /// Whether the file has the key, be its value right or wrong.
     written: bool,
     /// Whether nothing was wrong with what the file has.
     sound: bool,
     value: Option<Value>,
+}
+
+/// A key that stands in the file and is for some protocols alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Confined {
+    pub(crate) name: &'static str,
+    pub(crate) place: Place,
+    pub(crate) protocols: &'static [Protocol],
 }
 
 /// A value taken, and how it came there.
@@ -68,13 +80,13 @@ impl Fields {
                 }
             });
         }
-        Self { block, place, sound: problems.count() == before, fields }
+        Self { block, place, sound: problems.count() == before, mistyped: meant, fields }
     }
 
     /// A block that the file leaves out: every key at its default.
     pub(crate) fn absent(block: &'static Block, place: Place) -> Self {
         let fields = block.keys.iter().map(|key| default(key, place));
-        Self { block, place, sound: true, fields: fields.collect() }
+        Self { block, place, sound: true, mistyped: Vec::new(), fields: fields.collect() }
     }
 
     /// Where the table begins.
@@ -95,6 +107,24 @@ impl Fields {
     /// Whether the file has the key `name`, be its value right or wrong; to be asked before it is taken.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field.key.name == name && field.written)
+    }
+
+    /// Whether the key `name` is missing, and no other name was meant for it; to be asked before it is taken.
+    pub(crate) fn lacks(&self, name: &str) -> bool {
+        !self.has(name) && !self.mistyped.contains(&name)
+    }
+
+    /// The keys within the table that are for some protocols alone; to be asked before any is taken.
+    pub(crate) fn confined(&self) -> Vec<Confined> {
+        let mut found = Vec::new();
+        for Field { key, name, written, value, .. } in &self.fields {
+            if *written && !key.protocols.is_empty() {
+                found.push(Confined { name: key.name, place: *name, protocols: key.protocols });
+            } else if let Some(value) = value {
+                value.tables().into_iter().for_each(|table| found.extend(table.confined()));
+            }
+        }
+        found
     }
 
     /// Where the value of the key `name` stands, or the block where it was left out; to be asked before it is
@@ -194,7 +224,7 @@ fn field(key: &'static Key, entry: &Entry, problems: &mut Problems) -> Field {
         (Absent::Refused, _) if empty => {
             problems.error(place, format!("`{}` is empty", key.name)).hint(format!("write {}", example(key)));
         }
-        (_, Kind::OneOrMore(_)) if empty => {
+        (_, kind) if empty && kind.is_one_or_more() => {
             problems
                 .error(place, format!("`{}` is empty", key.name))
                 .hint("leave it out, or name one at least");
@@ -202,7 +232,7 @@ fn field(key: &'static Key, entry: &Entry, problems: &mut Problems) -> Field {
         _ => {}
     }
     let value = value::read(&key.kind, key.name, &entry.value, problems);
-    Field { key, place, written: true, sound: problems.count() == before, value }
+    Field { key, name: entry.name.place, place, written: true, sound: problems.count() == before, value }
 }
 
 fn default(key: &'static Key, place: Place) -> Field {
@@ -211,7 +241,7 @@ fn default(key: &'static Key, place: Place) -> Field {
         Absent::Is(text) => read_alone(key, text).ok(),
         Absent::Refused | Absent::Means(_) => None,
     };
-    Field { key, place, written: false, sound: true, value }
+    Field { key, name: place, place, written: false, sound: true, value }
 }
 
 /// Reads `text`, a default or an example of `key`, as if it stood in a file.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tieline_base::Bytes;
+
 use crate::protocol::Protocol;
 use crate::words::Word;
 
@@ -67,6 +69,13 @@ pub enum Kind {
         /// The least that is taken.
         least: Duration,
     },
+    /// A number of bytes, `"64KiB"`.
+    Size {
+        /// The least that is taken.
+        least: Bytes,
+        /// The most that is taken.
+        most: Bytes,
+    },
     /// So many events in so much time, `"10/s"`.
     Rate,
     /// A whole percentage, `"20%"`.
@@ -79,6 +88,22 @@ pub enum Kind {
     FilePath,
     /// The path of an HTTP request, `"/healthz"`.
     RequestPath,
+    /// A host that HTTP clients ask for, or `*.` and a domain.
+    Host,
+    /// The paths of requests: a prefix, one after `= `, or with segments in braces.
+    PathPattern,
+    /// The method of a request, `"GET"`.
+    Method,
+    /// Conditions of fields or parameters: a table from name to the exact value, or `"*"` for any.
+    Conditions(Of),
+    /// Where a redirect leads, `"https://{host}{path}"`.
+    Target,
+    /// Any text.
+    Text,
+    /// What a text is, `"text/plain"`.
+    MediaType,
+    /// The name or IP address that a server's certificate is for.
+    ServerName,
     /// Where we listen: an IP address and port, or `unix:/path`.
     Bind,
     /// An IP address and port; the port may be left out where there is a usual one.
@@ -110,6 +135,15 @@ pub enum Kind {
     Table(&'static Block),
     /// A table for each name that the user chooses.
     Named(&'static Block),
+}
+
+/// What conditions are about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Of {
+    /// The fields of a request's head.
+    Fields,
+    /// The parameters of its query.
+    Parameters,
 }
 
 /// The longest duration that is taken: ten years, which is "never" to a connection and safe to add to any
@@ -152,18 +186,37 @@ impl Kind {
         }
     }
 
+    /// Whether it takes arrays, of one item at least.
+    pub(crate) fn is_one_or_more(&self) -> bool {
+        match self {
+            Kind::OneOrMore(_) => true,
+            Kind::Either(kinds) => kinds.iter().any(Kind::is_one_or_more),
+            _ => false,
+        }
+    }
+
     /// What it takes, in the words of an error message: `a duration like "30s"`.
     pub fn expected(&self) -> String {
         match self {
             Kind::Flag => "true or false".into(),
             Kind::Whole { least, most } => format!("a whole number from {least} to {most}"),
             Kind::Duration { .. } => "a duration like \"30s\"".into(),
+            Kind::Size { .. } => "a size like \"64KiB\"".into(),
             Kind::Rate => "a rate like \"10/s\"".into(),
             Kind::Percent => "a percentage like \"20%\"".into(),
             Kind::Name => "a name".into(),
             Kind::Path => "a path".into(),
             Kind::FilePath => "\"file:\" and a path".into(),
             Kind::RequestPath => "a path like \"/healthz\"".into(),
+            Kind::Host => "a host like \"shop.example.com\" or \"*.example.com\"".into(),
+            Kind::PathPattern => "a path like \"/api\", \"/users/{id}\" or \"= /healthz\"".into(),
+            Kind::Method => "a method like \"GET\"".into(),
+            Kind::Conditions(Of::Fields) => "a table of fields like { x-version = \"2\" }".into(),
+            Kind::Conditions(Of::Parameters) => "a table of parameters like { version = \"2\" }".into(),
+            Kind::Target => "a URL like \"https://{host}{path}\"".into(),
+            Kind::Text => "a text".into(),
+            Kind::MediaType => "a media type like \"text/plain\"".into(),
+            Kind::ServerName => "a name like \"db.example.com\"".into(),
             Kind::Bind => "an address like \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/path\"".into(),
             Kind::Socket { .. } => "an IP address and port like \"127.0.0.1:7070\"".into(),
             Kind::Endpoint => "an address like \"db.example.com:5432\" or \"unix:/path\"".into(),

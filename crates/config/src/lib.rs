@@ -9,15 +9,19 @@
 //! [`Config`] (names tied to what they name, nonsense refused). Each form tells of all its problems and goes
 //! on with what is right.
 
+mod action;
 mod bind;
 mod check;
 mod config;
 mod explain;
 mod fields;
+mod host;
+mod http_match;
 mod key;
 mod keys;
 mod listener;
 mod node;
+mod path_pattern;
 mod place;
 mod problem;
 mod protocol;
@@ -28,16 +32,21 @@ mod schema;
 mod server;
 mod sni;
 mod suggest;
+mod target;
 mod upstream;
 mod value;
 mod words;
 
+pub use action::{Action, Redirect, Respond};
 pub use bind::{BindAddress, BindError};
 pub use config::{Checked, Config, FILE_BYTES_MAX, Live, restart_needed};
 pub use explain::{UnknownKey, explain};
-pub use key::{Absent, Block, DURATION_MAX, Key, Kind, Later, Needs};
+pub use host::{HostError, HostPattern};
+pub use http_match::{Condition, Expected, HttpMatch};
+pub use key::{Absent, Block, DURATION_MAX, Key, Kind, Later, Needs, Of};
 pub use keys::FILE;
 pub use listener::{Bind, Limits, Listener, Timeouts, Trusted};
+pub use path_pattern::{PathError, PathPattern, Segment};
 pub use place::Place;
 pub use problem::{Problem, Severity};
 pub use protocol::{Protocol, SERVED};
@@ -47,5 +56,6 @@ pub use schedule::{Schedule, ScheduleError};
 pub use schema::schema;
 pub use server::{AccessLog, Boot, Dns, Server, Workers};
 pub use sni::{Sni, SniError};
+pub use target::{Part, Target, TargetError};
 pub use upstream::{Balance, Endpoint, Health, HealthCheck, Outlier, Pool, Retry, Upstream};
 pub use words::{HashBy, LogFormat, LogLevel, ProxyProtocolOut, Word};

@@ -1,16 +1,19 @@
 //! `[listener.NAME]` as it is obeyed.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tieline_base::Rate;
+use tieline_base::{Bytes, Rate};
 
+use crate::action::Action;
 use crate::bind::BindAddress;
-use crate::fields::Fields;
+use crate::fields::{Confined, Fields};
+use crate::http_match::HttpMatch;
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, quoted};
 use crate::route::{self, Draft, Route};
 use crate::value::Value;
 use crate::words::ProxyProtocolIn;
@@ -28,6 +31,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Who must send a PROXY protocol header: `None` if nobody sends one.
     pub proxy_protocol: Option<Trusted>,
+    /// Whose `Forwarded` and `X-Forwarded-For` are believed; nobody's where it is empty.
+    pub trusted_forwarders: Vec<IpNet>,
     /// How many connections are let in.
     pub limits: Limits,
     /// How long things may take.
@@ -62,6 +67,14 @@ pub struct Limits {
     pub per_ip: Option<u32>,
     /// New ones in a stretch of time.
     pub accept_rate: Option<Rate>,
+    /// The first line of an HTTP request.
+    pub request_line: Bytes,
+    /// All of its head; not less than its first line.
+    pub request_head: Bytes,
+    /// The fields of its head: 1 to 128.
+    pub request_fields: u32,
+    /// Its body; `None`: no limit.
+    pub body: Option<Bytes>,
 }
 
 /// How long things may take on the side of the clients.
@@ -69,8 +82,14 @@ pub struct Limits {
 pub struct Timeouts {
     /// From accept until the client is understood.
     pub handshake: Duration,
-    /// Without a byte either way.
+    /// Without a byte either way; with HTTP, between two requests.
     pub idle: Duration,
+    /// From the first byte of an HTTP request to the end of its head.
+    pub request_head: Duration,
+    /// Between two pieces of an HTTP request's body.
+    pub body_gap: Duration,
+    /// Without a byte either way in a tunnel that an HTTP request opened.
+    pub tunnel_idle: Duration,
     /// From accept to the end; `None`: for ever. Users add their jitter.
     pub max_age: Option<Duration>,
     /// From the begin of a drain to its end.
@@ -88,23 +107,30 @@ pub(crate) struct ListenerDraft {
 pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> ListenerDraft {
     let place = name.place;
     let bind = bind(&mut fields);
-    let protocol = fields.value("protocol");
+    let confined = fields.confined();
+    let protocol = fields.maybe("protocol");
+    if let Some(protocol) = protocol {
+        tell_of_others(&confined, protocol, problems);
+    }
     let proxy_protocol = proxy_protocol(&mut fields, problems);
     let limits = limits(fields.table("limits"), problems);
-    let timeouts = timeouts(fields.table("timeouts"), problems);
+    let timeouts = timeouts(fields.table("timeouts"), protocol, problems);
+    let trusted_forwarders = trusted_forwarders(&mut fields, problems);
     let keepalive = match fields.maybe::<Value>("keepalive") {
         Some(Value::Duration(idle)) => Some(idle),
         _ => None,
     };
     let unix_mode = unix_mode(&mut fields, &bind, problems);
-    let routes = routes(&mut fields, problems);
+    let routes = routes(&mut fields, protocol, problems);
     fields.done();
     let listener = Listener {
         name: name.value,
         place,
         bind,
-        protocol,
+        // Where it was refused the file is refused with it, and nobody obeys what stands in for it.
+        protocol: protocol.unwrap_or(Protocol::Tcp),
         proxy_protocol,
+        trusted_forwarders,
         limits,
         timeouts,
         keepalive,
@@ -117,6 +143,24 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
 fn bind(fields: &mut Fields) -> Vec<Bind> {
     let addresses = fields.list("bind").into_iter();
     addresses.map(|Spot { value, place }| Bind { address: value, place }).collect()
+}
+
+/// Keys of other protocols than the one that the listener speaks.
+fn tell_of_others(confined: &[Confined], protocol: Protocol, problems: &mut Problems) {
+    for key in confined.iter().filter(|key| !key.protocols.contains(&protocol)) {
+        let protocols = quoted(key.protocols);
+        let message = format!("`{}` is for protocol {protocols}, and this listener speaks", key.name);
+        problems.error(key.place, format!("{message} \"{protocol}\""));
+    }
+}
+
+fn trusted_forwarders(fields: &mut Fields, problems: &mut Problems) -> Vec<IpNet> {
+    let trusted: Vec<Spot<IpNet>> = fields.list("trusted_forwarders");
+    for net in trusted.iter().filter(|net| net.value.prefix_len() == 0) {
+        let message = format!("`trusted_forwarders` = {} lets every client claim any address", net.value);
+        problems.warning(net.place, message).hint("name the addresses of your load balancers alone");
+    }
+    trusted.into_iter().map(|net| net.value).collect()
 }
 
 fn proxy_protocol(fields: &mut Fields, problems: &mut Problems) -> Option<Trusted> {
@@ -151,12 +195,26 @@ fn proxy_protocol(fields: &mut Fields, problems: &mut Problems) -> Option<Truste
 
 fn limits(mut fields: Fields, problems: &mut Problems) -> Limits {
     let place = fields.place_of("per_ip");
+    let written = ["request_line", "request_head"].into_iter().find(|key| fields.has(key));
+    let line_place = written.map_or(fields.place(), |key| fields.place_of(key));
     let limits = Limits {
         connections: fields.whole("connections"),
         per_ip: fields.whole("per_ip"),
         accept_rate: fields.maybe("accept_rate"),
+        request_line: fields.value("request_line"),
+        request_head: fields.value("request_head"),
+        request_fields: fields.whole("request_fields").unwrap_or(1),
+        body: fields.maybe("body"),
     };
     fields.done();
+    // A size of zero stands in for one that was refused.
+    if limits.request_line > limits.request_head && limits.request_head.0 > 0 {
+        let message = format!(
+            "`request_line` = {} is more than all of `request_head` = {}",
+            limits.request_line, limits.request_head
+        );
+        problems.error(line_place, message);
+    }
     if let (Some(connections), Some(per_ip)) = (limits.connections, limits.per_ip)
         && per_ip > connections
     {
@@ -165,12 +223,15 @@ fn limits(mut fields: Fields, problems: &mut Problems) -> Limits {
     limits
 }
 
-fn timeouts(mut fields: Fields, problems: &mut Problems) -> Timeouts {
+fn timeouts(mut fields: Fields, protocol: Option<Protocol>, problems: &mut Problems) -> Timeouts {
     let idle_written = fields.has("idle");
     let idle_place = fields.place_of("idle");
     let timeouts = Timeouts {
         handshake: fields.value("handshake"),
-        idle: fields.value("idle"),
+        idle: fields.maybe("idle").unwrap_or(idle_of(protocol)),
+        request_head: fields.value("request_head"),
+        body_gap: fields.value("body_gap"),
+        tunnel_idle: fields.value("tunnel_idle"),
         max_age: fields.maybe("max_age"),
         drain: fields.value("drain"),
     };
@@ -183,6 +244,14 @@ fn timeouts(mut fields: Fields, problems: &mut Problems) -> Timeouts {
     timeouts
 }
 
+/// A browser keeps connections that it may not need again; a database session is kept because it will be.
+fn idle_of(protocol: Option<Protocol>) -> Duration {
+    match protocol {
+        Some(Protocol::Http) => Duration::from_secs(75),
+        _ => Duration::from_secs(3_600),
+    }
+}
+
 fn unix_mode(fields: &mut Fields, bind: &[Bind], problems: &mut Problems) -> u32 {
     let (place, written) = (fields.place_of("unix_mode"), fields.has("unix_mode"));
     let any_unix = bind.iter().any(|bind| matches!(bind.address, BindAddress::Unix(_)));
@@ -192,12 +261,16 @@ fn unix_mode(fields: &mut Fields, bind: &[Bind], problems: &mut Problems) -> u32
     fields.maybe("unix_mode").unwrap_or(0o660)
 }
 
-fn routes(fields: &mut Fields, problems: &mut Problems) -> Vec<Draft> {
+fn routes(fields: &mut Fields, protocol: Option<Protocol>, problems: &mut Problems) -> Vec<Draft> {
     let tables: Vec<Spot<Value>> = fields.value("route");
     let table = |item: Spot<Value>| if let Value::Table(fields) = item.value { Some(fields) } else { None };
-    let mut drafts: Vec<_> =
-        tables.into_iter().filter_map(table).filter_map(|fields| route::read(fields, problems)).collect();
-    tell_of_doubles(&drafts, problems);
+    let tables = tables.into_iter().filter_map(table);
+    let mut drafts: Vec<_> = tables.filter_map(|fields| route::read(fields, protocol, problems)).collect();
+    match protocol {
+        Some(Protocol::Http) => tell_of_equals(&drafts, problems),
+        Some(_) => tell_of_doubles(&drafts, problems),
+        None => {}
+    }
     name(&mut drafts, problems);
     drafts
 }
@@ -225,6 +298,32 @@ fn tell_of_doubles(drafts: &[Draft], problems: &mut Problems) {
     }
 }
 
+/// Two routes that take the same requests: the second would never get one.
+fn tell_of_equals(drafts: &[Draft], problems: &mut Problems) {
+    let mut takers: HashMap<HttpMatch, Place> = HashMap::new();
+    for draft in drafts.iter().filter(|draft| draft.match_sound) {
+        let matches = draft.route.matches.unnamed();
+        let what = if matches == HttpMatch::default() { "every request" } else { "the same requests" };
+        match takers.entry(matches) {
+            Entry::Vacant(free) => drop(free.insert(draft.route.place)),
+            Entry::Occupied(first) => {
+                let message = format!("the route in line {} takes {what} already", first.get().line);
+                let error = problems.error(draft.route.place, message);
+                error.hint("tell them apart by `host`, `path`, `method`, `headers` or `query`");
+            }
+        }
+    }
+}
+
+/// What a route is called where nobody named it.
+fn usual_name(action: &Action) -> &str {
+    match action {
+        Action::Upstream(name) => name,
+        Action::Redirect(_) => "redirect",
+        Action::Respond(_) => "respond",
+    }
+}
+
 /// Gives every route its name: the one written, else that of its upstream, numbered where it is taken.
 fn name(drafts: &mut [Draft], problems: &mut Problems) {
     let mut taken = HashSet::new();
@@ -238,11 +337,12 @@ fn name(drafts: &mut [Draft], problems: &mut Problems) {
     }
     let mut counts: HashMap<String, usize> = HashMap::new();
     for draft in drafts.iter_mut().filter(|draft| draft.name.is_none()) {
-        let count = counts.entry(draft.upstream.value.clone()).or_default();
+        let usual = usual_name(&draft.route.action).to_string();
+        let count = counts.entry(usual.clone()).or_default();
         loop {
             *count += 1;
             let number = if *count == 1 { String::new() } else { format!("-{count}") };
-            draft.route.name = format!("{}{number}", draft.upstream.value);
+            draft.route.name = format!("{usual}{number}");
             if taken.insert(draft.route.name.clone()) {
                 break;
             }

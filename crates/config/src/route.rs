@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::action::{self, Action};
 use crate::fields::Fields;
+use crate::http_match::{self, HttpMatch};
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
+use crate::protocol::Protocol;
 use crate::schedule::Schedule;
 use crate::sni::Sni;
 use crate::words::AccessWord;
@@ -20,7 +23,11 @@ pub struct Route {
     pub place: Place,
     /// The names it takes; none: whatever no other route takes.
     pub sni: Vec<Sni>,
-    /// The upstream it leads to: one of the config's.
+    /// The requests it takes; empty unless the listener speaks HTTP.
+    pub matches: HttpMatch,
+    /// What it does with what it takes.
+    pub action: Action,
+    /// The upstream of its action: one of the config's, or empty where the action has none.
     pub upstream: String,
     /// Who decides about its connections.
     pub access: Access,
@@ -28,6 +35,16 @@ pub struct Route {
     pub schedule: Option<Schedule>,
     /// How long live connections go on when it closed, or is gone.
     pub grace: Duration,
+}
+
+impl Route {
+    /// The upstream it leads to, if it leads to one.
+    pub fn upstream(&self) -> Option<&str> {
+        match &self.action {
+            Action::Upstream(name) => Some(name),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
 }
 
 /// Who decides about a route's connections.
@@ -45,36 +62,44 @@ pub enum Access {
 /// A route as it stands in the file: its name may be missing, its upstream may not exist.
 pub(crate) struct Draft {
     pub(crate) name: Option<Spot<String>>,
-    pub(crate) upstream: Spot<String>,
+    /// Where its action is written.
+    pub(crate) action_place: Place,
     pub(crate) sni: Vec<Spot<Sni>>,
     /// Whether it names no `sni` at all, not even one that was refused.
     pub(crate) takes_all: bool,
+    /// Whether nothing was wrong with what it says about requests.
+    pub(crate) match_sound: bool,
     /// Everything but its name.
     pub(crate) route: Route,
 }
 
 /// Reads one route; `None` if it does not say where it leads, which has been told.
-pub(crate) fn read(mut fields: Fields, problems: &mut Problems) -> Option<Draft> {
+pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mut Problems) -> Option<Draft> {
     let place = fields.place();
     let name = fields.take::<String>("name").map(|name| Spot { value: name.value, place: name.place });
     let takes_all = !fields.has("sni");
     let sni: Vec<Spot<Sni>> = fields.list("sni");
-    let upstream = fields.take::<String>("upstream");
+    let match_sound =
+        ["host", "path", "method", "headers", "query"].iter().all(|key| fields.is_sound_at(key));
+    let matches = http_match::read(&mut fields, problems);
+    let action = action::read(&mut fields, protocol, problems);
     let access = access(&mut fields, place, problems);
     let schedule = schedule(fields.list("schedule"), problems);
     let grace = fields.value("grace");
     fields.done();
-    let upstream = upstream.map(|upstream| Spot { value: upstream.value, place: upstream.place })?;
+    let Spot { value: action, place: action_place } = action?;
     let route = Route {
         name: String::new(),
         place,
         sni: sni.iter().map(|sni| sni.value.clone()).collect(),
-        upstream: upstream.value.clone(),
+        matches,
+        upstream: if let Action::Upstream(name) = &action { name.clone() } else { String::new() },
+        action,
         access,
         schedule,
         grace,
     };
-    Some(Draft { name, upstream, sni, takes_all, route })
+    Some(Draft { name, action_place, sni, takes_all, match_sound, route })
 }
 
 fn access(fields: &mut Fields, place: Place, problems: &mut Problems) -> Access {

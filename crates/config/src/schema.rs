@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::fields::as_toml;
-use crate::key::{Absent, Block, Key, Kind};
+use crate::key::{Absent, Block, Key, Kind, Of};
 use crate::keys::FILE;
 use crate::node::{self, Node};
 use crate::protocol::SERVED;
@@ -47,12 +47,21 @@ fn kind(it: &Kind) -> Value {
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Whole { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Duration { .. } => text("^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"),
+        Kind::Size { .. } => text("^[0-9]+ *([KMGT]i)?B$"),
         Kind::Rate => text("^[0-9]+/[smh]$"),
         Kind::Percent => text("^([0-9]{1,2}|100)%$"),
         Kind::Name => text("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
         Kind::Path => json!({ "type": "string", "minLength": 1 }),
         Kind::FilePath => text("^file:."),
         Kind::RequestPath => text("^/[!-~]*$"),
+        Kind::Host => text("^(\\*\\.)?[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$|^\\[[0-9A-Fa-f:.]+\\]$"),
+        Kind::PathPattern => text("^(= *)?/[!$-~]*$"),
+        Kind::Method => text("^[!#$%&'*+.^_`|~0-9A-Z-]+$"),
+        Kind::Conditions(of) => conditions(*of),
+        Kind::Target => text("^(https?://|/)[!-~]*$"),
+        Kind::Text => json!({ "type": "string" }),
+        Kind::MediaType => text("^[!-~]+/[ -~]+$"),
+        Kind::ServerName => text("^[A-Za-z0-9._:-]+$"),
         Kind::Bind | Kind::Endpoint => text("^(unix:/.+|.+:[0-9]{1,5})$"),
         Kind::Socket { port: None } => text("^.+:[0-9]{1,5}$"),
         Kind::Socket { .. } | Kind::Network => text("^[0-9A-Fa-f:.\\[\\]]+(/[0-9]{1,3})?$"),
@@ -77,6 +86,18 @@ fn kind(it: &Kind) -> Value {
             "additionalProperties": false,
         }),
     }
+}
+
+fn conditions(of: Of) -> Value {
+    let name = match of {
+        Of::Fields => "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+        Of::Parameters => ".",
+    };
+    json!({
+        "type": "object",
+        "patternProperties": { name: { "type": "string" } },
+        "additionalProperties": false,
+    })
 }
 
 fn text(pattern: &str) -> Value {

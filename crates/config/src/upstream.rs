@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tieline_base::{Address, Percent};
 
-use crate::fields::{Fields, Taken};
+use crate::fields::{Confined, Fields, Taken};
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::value::Value;
@@ -28,6 +28,10 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// For waiting until an endpoint has room.
     pub acquire_timeout: Duration,
+    /// From the end of an HTTP request until its answer begins.
+    pub first_byte_timeout: Duration,
+    /// Between two pieces of an HTTP answer.
+    pub gap_timeout: Duration,
     /// How many connections there may be.
     pub pool: Pool,
     /// When another endpoint is tried.
@@ -109,6 +113,10 @@ pub struct Pool {
     pub size: Option<u32>,
     /// How many clients may wait for room.
     pub queue: u32,
+    /// One that was not used for so long is closed.
+    pub idle: Duration,
+    /// One that lived for so long is not used again. Users add their jitter.
+    pub max_age: Duration,
 }
 
 /// When another endpoint is tried.
@@ -131,9 +139,17 @@ pub struct Outlier {
     pub max: Percent,
 }
 
+/// An upstream as it stands in the file: it has not met the listeners that lead to it.
+pub(crate) struct UpstreamDraft {
+    pub(crate) upstream: Upstream,
+    /// The keys that say something to some protocols alone.
+    pub(crate) confined: Vec<Confined>,
+}
+
 /// Reads one upstream.
-pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> Upstream {
+pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> UpstreamDraft {
     let place = name.place;
+    let confined = fields.confined();
     let pool = pool(fields.table("pool"));
     let mut timeouts = fields.table("timeouts");
     let upstream = Upstream {
@@ -144,6 +160,8 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
         health: fields.table_if_written("health").and_then(|health| self::health(health, problems)),
         connect_timeout: timeouts.value("connect"),
         acquire_timeout: timeouts.value("acquire"),
+        first_byte_timeout: timeouts.value("first_byte"),
+        gap_timeout: timeouts.value("gap"),
         pool,
         retry: retry(fields.table("retry")),
         outlier: outlier(fields.table("outlier")),
@@ -155,7 +173,7 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
     };
     timeouts.done();
     fields.done();
-    upstream
+    UpstreamDraft { upstream, confined }
 }
 
 fn endpoints(fields: &mut Fields, size: Option<u32>, problems: &mut Problems) -> Vec<Endpoint> {
@@ -246,7 +264,12 @@ fn health(mut fields: Fields, problems: &mut Problems) -> Option<Health> {
 }
 
 fn pool(mut fields: Fields) -> Pool {
-    let pool = Pool { size: fields.whole("size"), queue: fields.whole("queue").unwrap_or(0) };
+    let pool = Pool {
+        size: fields.whole("size"),
+        queue: fields.whole("queue").unwrap_or(0),
+        idle: fields.value("idle"),
+        max_age: fields.value("max_age"),
+    };
     fields.done();
     pool
 }

@@ -5,18 +5,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tieline_base::{Address, Percent, Rate, format_duration, parse_duration};
+use tieline_base::{Address, Bytes, Percent, Rate, format_duration, is_host_name, parse_duration};
 
 use crate::bind::BindAddress;
 use crate::fields::Fields;
+use crate::host::HostPattern;
+use crate::http_match::{self, Condition};
 use crate::key::{DURATION_MAX, Kind, one_of};
 use crate::node::Node;
+use crate::path_pattern::PathPattern;
 use crate::place::Spot;
 use crate::problem::Problems;
 use crate::protocol::{self, Protocol};
 use crate::schedule::Schedule;
 use crate::sni::Sni;
 use crate::suggest::did_you_mean;
+use crate::target::Target;
 
 /// A value that its key takes.
 #[derive(Debug)]
@@ -24,9 +28,14 @@ pub(crate) enum Value {
     Flag(bool),
     Whole(u64),
     Duration(Duration),
+    Size(Bytes),
     Rate(Rate),
     Percent(Percent),
     Text(String),
+    Host(HostPattern),
+    PathPattern(PathPattern),
+    Conditions(Vec<Condition>),
+    Target(Target),
     Path(PathBuf),
     Bind(BindAddress),
     Socket(SocketAddr),
@@ -42,6 +51,18 @@ pub(crate) enum Value {
     Named(Vec<(Spot<String>, Fields)>),
 }
 
+impl Value {
+    /// The tables that it is or holds.
+    pub(crate) fn tables(&self) -> Vec<&Fields> {
+        match self {
+            Value::Table(table) => vec![table],
+            Value::List(items) => items.iter().flat_map(|item| item.value.tables()).collect(),
+            Value::Named(tables) => tables.iter().map(|(_, table)| table).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// Reads `node` as a value of `kind` for the key `name`; problems are told, and what has one is left out.
 pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Problems) -> Option<Value> {
     match (kind, &node.value) {
@@ -51,6 +72,9 @@ pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Pr
         (Kind::OneOrMore(item), _) => {
             let value = read(item, name, node, problems)?;
             Some(Value::List(vec![Spot { value, place: node.place }]))
+        }
+        (Kind::Conditions(of), Node::Table(entries)) => {
+            Some(Value::Conditions(http_match::conditions(*of, name, entries, problems)))
         }
         (Kind::Table(block), Node::Table(entries)) => {
             Some(Value::Table(Fields::read(block, node.place, entries, problems)))
@@ -71,9 +95,13 @@ pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Pr
 /// Reads the first of `kinds` that takes `node`. Where none does, the last one that says more than "not this"
 /// says why.
 fn either(kinds: &[Kind], name: &str, node: &Spot<Node>, problems: &mut Problems) -> Option<Value> {
-    let table = kinds.iter().find(|kind| matches!((kind, &node.value), (Kind::Table(_), Node::Table(_))));
-    if let Some(table) = table {
-        return read(table, name, node, problems);
+    let composed = |kind: &&Kind| match (kind, &node.value) {
+        (Kind::Table(_), Node::Table(_)) | (Kind::OneOrMore(_), Node::List(_)) => true,
+        (Kind::OneOrMore(item), Node::Table(_)) => item.block().is_some(),
+        _ => false,
+    };
+    if let Some(kind) = kinds.iter().find(composed) {
+        return read(kind, name, node, problems);
     }
     let mut wrong = Wrong::Type(form_hint_of_any(kinds, &node.value));
     for kind in kinds {
@@ -128,6 +156,7 @@ impl Wrong {
 fn form_hint(kind: &Kind, node: &Node) -> Option<String> {
     match (kind, node) {
         (Kind::Duration { .. }, Node::Whole(number)) => Some(format!("for seconds write \"{number}s\"")),
+        (Kind::Size { .. }, Node::Whole(number)) => Some(format!("for bytes write \"{number}B\"")),
         (Kind::Rate, Node::Whole(number)) => Some(format!("for so many a second write \"{number}/s\"")),
         (Kind::Percent, Node::Whole(number)) => Some(format!("write \"{number}%\"")),
         (Kind::Mode, Node::Whole(number)) => Some(format!("write it in quotes: \"{number:04}\"")),
@@ -171,12 +200,20 @@ fn whole(number: i64, least: u64, most: u64, kind: &Kind) -> Result<Value, Wrong
 fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
     Some(match kind {
         Kind::Duration { least } => duration(text, *least),
+        Kind::Size { least, most } => size(text, *least, *most),
         Kind::Rate => text.parse().map(Value::Rate).map_err(Wrong::because),
         Kind::Percent => text.parse().map(Value::Percent).map_err(Wrong::because),
         Kind::Name => name(text).map(Value::Text),
         Kind::Path => path(text).map(Value::Path),
         Kind::FilePath => path(text.strip_prefix("file:")?).map(Value::Path),
         Kind::RequestPath => request_path(text).map(Value::Text),
+        Kind::Host => text.parse().map(Value::Host).map_err(Wrong::because),
+        Kind::PathPattern => text.parse().map(Value::PathPattern).map_err(Wrong::because),
+        Kind::Method => method(text).map(Value::Text),
+        Kind::Target => text.parse().map(Value::Target).map_err(Wrong::because),
+        Kind::Text => Ok(Value::Text(text.into())),
+        Kind::MediaType => media_type(text).map(Value::Text),
+        Kind::ServerName => server_name(text).map(Value::Text),
         Kind::Bind => text.parse().map(Value::Bind).map_err(Wrong::because),
         Kind::Socket { port } => socket(text, *port).map(Value::Socket),
         Kind::Endpoint => endpoint(text).map(Value::Address),
@@ -202,6 +239,17 @@ fn duration(text: &str, least: Duration) -> Result<Value, Wrong> {
         )));
     }
     Ok(Value::Duration(duration))
+}
+
+fn size(text: &str, least: Bytes, most: Bytes) -> Result<Value, Wrong> {
+    let size = text.parse::<Bytes>().map_err(Wrong::because)?;
+    if size < least {
+        return Err(Wrong::Because(format!("\"{text}\" is too little; at least {least}")));
+    }
+    if size > most {
+        return Err(Wrong::Because(format!("\"{text}\" is too much; at most {most}")));
+    }
+    Ok(Value::Size(size))
 }
 
 /// Names stand in filters, metrics and paths, so they hold nothing that would have to be quoted there.
@@ -240,6 +288,40 @@ fn request_path(text: &str) -> Result<String, Wrong> {
     Err(Wrong::Because(format!(
         "\"{text}\" is no path of a request; it begins with a slash, like \"/healthz\""
     )))
+}
+
+fn method(text: &str) -> Result<String, Wrong> {
+    if !http_match::is_token(text) {
+        return Err(Wrong::Because(format!("\"{text}\" is no method; write one like \"GET\"")));
+    }
+    // RFC 9110 §9.1: methods are told apart by case, and every one that is registered is in capitals.
+    let capitals = text.to_ascii_uppercase();
+    if capitals == text {
+        return Ok(capitals);
+    }
+    let message = format!("\"{text}\" is no method, because methods are in capitals");
+    Err(Wrong::Hinted(message, format!("did you mean \"{capitals}\"?")))
+}
+
+fn media_type(text: &str) -> Result<String, Wrong> {
+    // RFC 9110 §8.3.1: two tokens, and parameters that hold nothing that would end the field.
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let halves = essence.trim_end_matches(' ').split_once('/');
+    let sound = halves.is_some_and(|(kind, rest)| http_match::is_token(kind) && http_match::is_token(rest));
+    if sound && parameters.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Ok(text.into());
+    }
+    Err(Wrong::Because(format!("\"{text}\" is no media type; write one like \"text/plain\"")))
+}
+
+fn server_name(text: &str) -> Result<String, Wrong> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) if is_host_name(text) && !text.ends_with('.') => Ok(text.to_ascii_lowercase()),
+        Err(_) => Err(Wrong::Because(format!(
+            "\"{text}\" is no name that a certificate is for; write one like \"db.example.com\""
+        ))),
+    }
 }
 
 fn socket(text: &str, usual_port: Option<u16>) -> Result<SocketAddr, Wrong> {
@@ -372,9 +454,14 @@ of! {
     Flag(bool) or false,
     Whole(u64) or 1,
     Duration(Duration) or Duration::ZERO,
+    Size(Bytes) or Bytes(0),
     Rate(Rate) or Rate { events: 1, per: Duration::from_secs(1) },
     Percent(Percent) or Percent(0),
     Text(String) or String::new(),
+    Host(HostPattern) or HostPattern::Exact(String::new()),
+    PathPattern(PathPattern) or PathPattern { exact: false, segments: Vec::new() },
+    Conditions(Vec<Condition>) or Vec::new(),
+    Target(Target) or Target { parts: Vec::new() },
     Path(PathBuf) or PathBuf::new(),
     Bind(BindAddress) or BindAddress::Unix(PathBuf::new()),
     Socket(SocketAddr) or SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -24,10 +24,11 @@ fn an_explanation_has_meaning_unit_default_and_example() {
     assert_eq!(
         text("listener.timeouts.idle"),
         "listener.*.timeouts.idle
-  A connection on which no byte moved either way for so long ends with reason `idle`.
+  A connection on which no byte moved either way for so long ends with reason `idle`. With protocol \"http\" \
+it is the time between two requests.
 
   Takes:    a duration of at least 1ms: ms, s, m, h, d, like \"1h30m\"
-  Default:  \"1h\"
+  Default:  left out: 75s with protocol \"http\", and 1h with every other.
 
   Example:
     [listener.NAME.timeouts]
@@ -67,7 +68,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
 
 #[test]
 fn a_key_of_a_later_version_is_explained_as_such() {
-    assert!(text("listener.web.route.host").contains("not in this version"));
+    assert!(text("listener.web.route.database").contains("not in this version"));
     assert!(text("user").contains("this version does not have"));
 }
 

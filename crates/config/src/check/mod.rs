@@ -2,10 +2,12 @@
 
 mod clashes;
 mod loops;
+mod protocols;
 mod references;
 mod risks;
 
 pub(crate) use clashes::clashes;
 pub(crate) use loops::loops;
+pub(crate) use protocols::protocols;
 pub(crate) use references::references;
 pub(crate) use risks::risks;

@@ -18,13 +18,13 @@ pub(crate) fn references(
     let known: HashSet<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut used = HashSet::new();
     let mut tied = |draft: Draft| -> Option<Route> {
-        let name = draft.upstream.value;
-        if !known.contains(name.as_str()) {
-            let error = problems.error(draft.upstream.place, format!("upstream \"{name}\" does not exist"));
-            error.maybe(|| Some(meant(&name, upstreams)));
+        let Some(name) = draft.route.upstream() else { return Some(draft.route) };
+        if !known.contains(name) {
+            let error = problems.error(draft.action_place, format!("upstream \"{name}\" does not exist"));
+            error.maybe(|| Some(meant(name, upstreams)));
             return None;
         }
-        used.insert(name);
+        used.insert(name.to_string());
         Some(draft.route)
     };
     let tie = |ListenerDraft { mut listener, routes }| {

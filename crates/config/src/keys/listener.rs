@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use Protocol::{Http, Mysql, Postgres, Tcp, Tunnel, Wireguard};
+use Protocol::{Http, Mysql, Postgres, Tcp, Wireguard};
+use tieline_base::Bytes;
 
-use crate::key::{Block, Kind, WHOLE_MAX, key, of_feature, of_protocols};
+use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
 use crate::words::{AccessWord, OFF, ProxyProtocolIn};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A head is held in memory as a whole, for every request that is being read.
+const HEAD: Kind = Kind::Size { least: Bytes(1 << 10), most: Bytes(1 << 20) };
 
 pub(crate) static LISTENER: Block = Block {
     path: "listener.*",
@@ -35,14 +39,22 @@ pub(crate) static LISTENER: Block = Block {
                  else.",
             )
             .example(r#"["10.0.0.0/24"]"#),
+        key("trusted_forwarders", Kind::List(&Kind::Network))
+            .or_else("Nobody is trusted.")
+            .means(
+                "Whose `Forwarded` and `X-Forwarded-For` fields name the true client: the HTTP proxies \
+                 before this server. Everybody else's are replaced.",
+            )
+            .example(r#"["10.0.0.0/24"]"#)
+            .only(&[Http]),
         key("limits", Kind::Table(&LIMITS))
             .or_else("There are no limits.")
-            .means("How many connections are let in.")
+            .means("How many connections are let in, and how large requests may be.")
             .example(r#"{ connections = 10000, per_ip = 100, accept_rate = "500/s" }"#),
         key("timeouts", Kind::Table(&TIMEOUTS))
             .or_else("Every key has its default.")
             .means("How long each thing may take.")
-            .example(r#"{ handshake = "10s", idle = "1h" }"#),
+            .example(r#"{ handshake = "10s", idle = "15m" }"#),
         key("keepalive", Kind::Either(&[Kind::Words(OFF), Kind::Duration { least: Duration::from_secs(1) }]))
             .or("60s")
             .means(
@@ -56,8 +68,8 @@ pub(crate) static LISTENER: Block = Block {
             .example("0600"),
         key("route", Kind::List(&Kind::Table(&ROUTE)))
             .means(
-                "Where connections go: one route for every name that clients ask for, or a single one for \
-                 all.",
+                "Where connections and requests go: one route for everything that clients can ask for, or a \
+                 single one for all.",
             )
             .example(r#"[{ upstream = "db", access = "public" }]"#),
     ],
@@ -70,8 +82,8 @@ pub(crate) static LISTENER: Block = Block {
 
 pub(crate) static LIMITS: Block = Block {
     path: "listener.*.limits",
-    meaning: "How many connections a listener lets in. What is beyond a limit is refused before any \
-              cryptography.",
+    meaning: "How many connections a listener lets in, and how large requests may be. Connections beyond \
+              a limit are refused before any cryptography.",
     keys: &[
         key("connections", Kind::Whole { least: 1, most: WHOLE_MAX })
             .or_else("No limit but the server's file descriptors.")
@@ -85,6 +97,26 @@ pub(crate) static LIMITS: Block = Block {
             .or_else("No limit.")
             .means("How many new connections are let in per second, minute or hour.")
             .example("500/s"),
+        key("request_line", HEAD)
+            .or("8KiB")
+            .means("How long the first line of a request may be; a longer one is answered with 414.")
+            .example("4KiB")
+            .only(&[Http]),
+        key("request_head", HEAD)
+            .or("32KiB")
+            .means("How long the whole head of a request may be; a longer one is answered with 431.")
+            .example("16KiB")
+            .only(&[Http]),
+        key("request_fields", Kind::Whole { least: 1, most: 128 })
+            .or("100")
+            .means("How many fields the head of a request may have; one with more is answered with 431.")
+            .example("50")
+            .only(&[Http]),
+        key("body", Kind::Size { least: Bytes(0), most: Bytes(u64::MAX) })
+            .or_else("No limit.")
+            .means("How long the body of a request may be; a longer one is answered with 413.")
+            .example("10MiB")
+            .only(&[Http]),
     ],
     later: &[],
 };
@@ -100,9 +132,33 @@ pub(crate) static TIMEOUTS: Block = Block {
             )
             .example("5s"),
         key("idle", Kind::Duration { least: MILLISECOND })
-            .or("1h")
-            .means("A connection on which no byte moved either way for so long ends with reason `idle`.")
+            .or_else("75s with protocol \"http\", and 1h with every other.")
+            .means(
+                "A connection on which no byte moved either way for so long ends with reason `idle`. With \
+                 protocol \"http\" it is the time between two requests.",
+            )
             .example("15m"),
+        key("request_head", Kind::Duration { least: MILLISECOND })
+            .or("10s")
+            .means("From the first byte of a request until its head is complete; else the answer is 408.")
+            .example("5s")
+            .only(&[Http]),
+        key("body_gap", Kind::Duration { least: MILLISECOND })
+            .or("60s")
+            .means(
+                "How long the body of a request may stand still while the endpoint would take more; else \
+                 the answer is 408.",
+            )
+            .example("30s")
+            .only(&[Http]),
+        key("tunnel_idle", Kind::Duration { least: MILLISECOND })
+            .or("1h")
+            .means(
+                "An upgraded connection (a WebSocket) on which no byte moved either way for so long ends \
+                 with reason `idle`.",
+            )
+            .example("10m")
+            .only(&[Http]),
         key("max_age", Kind::Duration { least: MILLISECOND })
             .or_else("A connection may live for ever.")
             .means("A connection that lived for so long (give or take a tenth) ends with reason `max-age`.")
@@ -112,20 +168,13 @@ pub(crate) static TIMEOUTS: Block = Block {
             .means("How long live connections may go on when this listener or the server drains.")
             .example("5m"),
     ],
-    later: &[
-        of_protocols("request_head", &[Http]),
-        of_protocols("body_gap", &[Http]),
-        of_protocols("min_rate", &[Http]),
-        of_protocols("first_byte", &[Http]),
-        of_protocols("gap", &[Http]),
-        of_protocols("tunnel_idle", &[Http, Tunnel]),
-    ],
+    later: &[of_feature("min_rate", "least rates of bodies")],
 };
 
 pub(crate) static ROUTE: Block = Block {
     path: "listener.*.route",
-    meaning: "What goes where, and for whom. The most exact `sni` wins; the route without one takes what \
-              is left.",
+    meaning: "What goes where, and for whom. The most exact `sni` or `host` wins, then the longest `path`; \
+              the route without one takes what is left.",
     keys: &[
         key("name", Kind::Name)
             .or_else("The name of the upstream, numbered where it is taken.")
@@ -143,7 +192,54 @@ pub(crate) static ROUTE: Block = Block {
             )
             .example("db.example.com")
             .only(&[Tcp]),
-        key("upstream", Kind::Name).means("The upstream that connections go to.").example("orders"),
+        key("host", Kind::OneOrMore(&Kind::Host))
+            .or_else("The route takes requests for any host.")
+            .means(
+                "The host that a request is for, or several; its port counts for nothing. `*.example.com` \
+                 takes every name with one label before example.com that has no route of its own.",
+            )
+            .example("shop.example.com")
+            .only(&[Http]),
+        key("path", Kind::PathPattern)
+            .or_else("The route takes requests for any path.")
+            .means(
+                "The path that a request is for, and all that is below it: `/api` takes `/api/users` and \
+                 not `/apis`. `{name}` as a whole segment stands for any one; `=` in front takes this path \
+                 alone, as in `= /healthz`.",
+            )
+            .example("/api")
+            .only(&[Http]),
+        key("method", Kind::OneOrMore(&Kind::Method))
+            .or_else("The route takes requests of any method.")
+            .means("The method of a request, or several, in capitals.")
+            .example(r#"["GET", "HEAD"]"#)
+            .only(&[Http]),
+        key("headers", Kind::Conditions(Of::Fields))
+            .or_else("The route takes requests with any fields.")
+            .means("What fields of the request's head must be, all of them.")
+            .example(r#"{ x-version = "2" }"#)
+            .only(&[Http]),
+        key("query", Kind::Conditions(Of::Parameters))
+            .or_else("The route takes requests with any query.")
+            .means("What parameters of the request's query must be after percent-decoding, all of them.")
+            .example(r#"{ preview = "*" }"#)
+            .only(&[Http]),
+        key("upstream", Kind::Name)
+            .or_else(
+                "With protocol \"http\" the route answers by `redirect` or `respond`; else it is needed.",
+            )
+            .means("The upstream that connections and requests go to.")
+            .example("orders"),
+        key("redirect", Kind::Table(&REDIRECT))
+            .or_else("The route has an `upstream`, or answers by `respond`.")
+            .means("Tells clients to ask elsewhere.")
+            .example(r#"{ to = "https://{host}{path}{query}", status = 308 }"#)
+            .only(&[Http]),
+        key("respond", Kind::Table(&RESPOND))
+            .or_else("The route has an `upstream`, or answers by `redirect`.")
+            .means("Answers every request in the same way.")
+            .example(r#"{ status = 503, body = "Back at noon." }"#)
+            .only(&[Http]),
         key("access", Kind::Words(AccessWord::WORDS))
             .or("policy")
             .means("Who decides about connections by this route.")
@@ -170,13 +266,50 @@ pub(crate) static ROUTE: Block = Block {
     ],
     later: &[
         of_feature("priority", "queues by priority"),
-        of_protocols("host", &[Http]),
-        of_protocols("path", &[Http]),
-        of_protocols("method", &[Http]),
-        of_protocols("headers", &[Http]),
         of_protocols("database", &[Postgres, Mysql]),
         of_protocols("user", &[Postgres, Mysql]),
     ],
+};
+
+pub(crate) static REDIRECT: Block = Block {
+    path: "listener.*.route.redirect",
+    meaning: "An answer that tells clients to ask elsewhere.",
+    keys: &[
+        key("to", Kind::Target)
+            .means(
+                "Where: a URL or a path. `{host}` is the host that was asked for, without its port; `{path}` \
+                 is the path, with the slash it begins with; `{query}` is the query with its question mark, \
+                 or nothing.",
+            )
+            .example("https://{host}{path}{query}"),
+        key("status", Kind::Whole { least: 301, most: 308 })
+            .or("308")
+            .means(
+                "301 or 308 for ever, 302 or 307 for now, 303 to look at something else. 307 and 308 keep \
+                 the method and the body.",
+            )
+            .example("307"),
+    ],
+    later: &[],
+};
+
+pub(crate) static RESPOND: Block = Block {
+    path: "listener.*.route.respond",
+    meaning: "An answer that is always the same.",
+    keys: &[
+        key("status", Kind::Whole { least: 200, most: 599 })
+            .means("The status of the answer.")
+            .example("503"),
+        key("body", Kind::Text)
+            .or_else("The answer has no body.")
+            .means("What the answer says, in UTF-8.")
+            .example("Back at noon."),
+        key("type", Kind::MediaType)
+            .or("text/plain; charset=utf-8")
+            .means("What the body is: the `Content-Type` of the answer.")
+            .example("text/html; charset=utf-8"),
+    ],
+    later: &[],
 };
 
 pub(crate) static ALLOW: Block = Block {

@@ -156,12 +156,18 @@ pub(crate) static TIMEOUTS: Block = Block {
             .or("5s")
             .means("For waiting until an endpoint has room.")
             .example("10s"),
+        key("first_byte", Kind::Duration { least: MILLISECOND })
+            .or("60s")
+            .means("From the end of a request until its answer begins; else the answer is 504.")
+            .example("5m")
+            .only(&[Http]),
+        key("gap", Kind::Duration { least: MILLISECOND })
+            .or("60s")
+            .means("How long an answer may stand still while the client would take more.")
+            .example("30s")
+            .only(&[Http]),
     ],
-    later: &[
-        of_protocols("first_byte", &[Http]),
-        of_protocols("gap", &[Http]),
-        of_protocols("body_gap", &[Http]),
-    ],
+    later: &[],
 };
 
 pub(crate) static POOL: Block = Block {
@@ -176,12 +182,18 @@ pub(crate) static POOL: Block = Block {
             .or("1000")
             .means("How many clients may wait for room, first come, first served; the next one is refused.")
             .example("100"),
+        key("idle", Kind::Duration { least: MILLISECOND })
+            .or("60s")
+            .means("A connection that was not used for so long is closed. Less than the endpoint allows.")
+            .example("30s")
+            .only(&[Http]),
+        key("max_age", Kind::Duration { least: MILLISECOND })
+            .or("1h")
+            .means("A connection that lived for so long (give or take a tenth) is not used again.")
+            .example("10m")
+            .only(&[Http]),
     ],
-    later: &[
-        of_protocols("idle", &[Http, Postgres, Mysql]),
-        of_protocols("max_age", &[Http, Postgres, Mysql]),
-        of_protocols("mode", &[Postgres, Mysql]),
-    ],
+    later: &[of_protocols("mode", &[Postgres, Mysql])],
 };
 
 pub(crate) static RETRY: Block = Block {

@@ -1,0 +1,103 @@
+//! What a route does with what it takes.
+
+use crate::fields::{Fields, Taken};
+use crate::place::{Place, Spot};
+use crate::problem::Problems;
+use crate::protocol::Protocol;
+use crate::target::Target;
+
+/// What a route does with what it takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Sends it to this upstream: one of the config's.
+    Upstream(String),
+    /// Tells the client to ask elsewhere.
+    Redirect(Redirect),
+    /// Answers by itself.
+    Respond(Respond),
+}
+
+/// The answer that tells a client to ask elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Redirect {
+    /// Where.
+    pub to: Target,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// An answer that is always the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Respond {
+    /// From 200 to 599.
+    pub status: u16,
+    /// What follows the head; empty with 204, 205 and 304, which have none.
+    pub body: String,
+    /// The `Content-Type` of the body.
+    pub media_type: String,
+}
+
+/// RFC 9110 §15.4: the statuses that send a client elsewhere. 300 leaves the choice to it, 304 answers
+/// another question, 305 and 306 are no more.
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// Reads the keys that say what a route does; `None` if that cannot be told, which has been told. The place
+/// is that of the name or table that says it.
+pub(crate) fn read(
+    fields: &mut Fields,
+    protocol: Option<Protocol>,
+    problems: &mut Problems,
+) -> Option<Spot<Action>> {
+    let place = fields.place();
+    let keys = ["upstream", "redirect", "respond"];
+    let written: Vec<_> = keys.into_iter().filter(|key| fields.has(key)).collect();
+    let lacking = keys.iter().all(|key| fields.lacks(key));
+    let upstream = fields.take::<String>("upstream");
+    let upstream = upstream.map(|Taken { value, place, .. }| Spot { value: Action::Upstream(value), place });
+    let redirect = fields.table_if_written("redirect").and_then(|table| redirect(table, problems));
+    let respond = fields.table_if_written("respond").and_then(|table| respond(table, problems));
+    match written[..] {
+        [] if lacking => nothing(place, protocol, problems),
+        [first, .., last] => {
+            let message = format!("the route has `{first}` and `{last}`, and can do one thing only");
+            problems.error(place, message).hint("take one of them away, or write another route for it");
+        }
+        _ => {}
+    }
+    upstream.or(redirect).or(respond)
+}
+
+fn nothing(place: Place, protocol: Option<Protocol>, problems: &mut Problems) {
+    let error = problems.error(place, "`upstream` is missing");
+    error.hint(match protocol {
+        Some(Protocol::Http) => "write upstream = \"orders\", or answer with `redirect` or `respond`",
+        _ => "write upstream = \"orders\"",
+    });
+}
+
+fn redirect(mut fields: Fields, problems: &mut Problems) -> Option<Spot<Action>> {
+    let place = fields.place();
+    let status_place = fields.place_of("status");
+    let (to, status) = (fields.maybe("to"), fields.whole("status"));
+    fields.done();
+    let (to, status) = (to?, status?);
+    if !REDIRECTS.contains(&status) {
+        let message =
+            format!("`status`: {status} sends no client elsewhere; write 301, 302, 303, 307 or 308");
+        problems.error(status_place, message);
+    }
+    Some(Spot { value: Action::Redirect(Redirect { to, status }), place })
+}
+
+fn respond(mut fields: Fields, problems: &mut Problems) -> Option<Spot<Action>> {
+    let place = fields.place();
+    let body_place = fields.place_of("body");
+    let (status, body, media_type) = (fields.whole("status"), fields.value("body"), fields.value("type"));
+    fields.done();
+    let respond = Respond { status: status?, body, media_type };
+    // RFC 9110 §15.3.5, §15.3.6 and §15.4.5.
+    if matches!(respond.status, 204 | 205 | 304) && !respond.body.is_empty() {
+        problems.error(body_place, format!("an answer with status {} has no `body`", respond.status));
+    }
+    Some(Spot { value: Action::Respond(respond), place })
+}
