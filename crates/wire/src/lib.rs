@@ -11,6 +11,7 @@
 mod cursor;
 pub mod greeting;
 pub mod hello;
+pub mod http1;
 mod parsed;
 pub mod proxy;
 

@@ -1,0 +1,133 @@
+//! What a field is to a proxy.
+
+/// What a field is to a proxy, by its name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum Kind {
+    /// For the other end: passed on as it is.
+    #[default]
+    Plain,
+    /// The authority that the client means.
+    Host,
+    /// One way to say how long the body is.
+    ContentLength,
+    /// The other way.
+    TransferEncoding,
+    /// Options of this hop, and names of fields for this hop only.
+    Connection,
+    /// How long this hop stays open.
+    KeepAlive,
+    /// Protocols that this hop could switch to.
+    Upgrade,
+    /// Whether this hop may carry trailers.
+    Te,
+    /// Any other field for this hop only: by its name, or because `Connection` names it.
+    HopByHop,
+    /// Says where the client is: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`. Believed from nobody but known proxies.
+    Forwarding,
+    /// Never passed on: `Proxy` (CGI takes it for a setting) and names with `_` (CGI takes them for others).
+    Dropped,
+    /// What the client waits for before it sends the body.
+    Expect,
+    /// The proxies on the way.
+    Via,
+    /// `X-Request-Id`.
+    RequestId,
+    /// When the answer was made.
+    Date,
+    /// Who made the answer.
+    Server,
+    /// Credentials for the other end.
+    Authorization,
+    /// Sessions of the other end.
+    Cookie,
+    /// A new session.
+    SetCookie,
+    /// Names of trailers to come.
+    Trailer,
+    /// Ports of an endpoint, which we may not serve.
+    AltSvc,
+}
+
+impl Kind {
+    /// What `name`, a token, says by itself.
+    pub fn of(name: &[u8]) -> Kind {
+        match known(name) {
+            Kind::Plain if name.len() >= 11 && is(&name[..11], b"x-forwarded") => Kind::Forwarding,
+            Kind::Plain if has_underscore(name) => Kind::Dropped,
+            kind => kind,
+        }
+    }
+
+    /// RFC 9110 §7.6.1: ends at this hop, whatever the forwarder thinks of it.
+    pub const fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Kind::TransferEncoding
+                | Kind::Connection
+                | Kind::KeepAlive
+                | Kind::Upgrade
+                | Kind::Te
+                | Kind::HopByHop
+        )
+    }
+
+    /// What no `Connection` field may take away: this hop has decided by it, and the next one must see the same.
+    pub(super) const fn is_end_to_end(self) -> bool {
+        matches!(
+            self,
+            Kind::Host | Kind::ContentLength | Kind::Authorization | Kind::Cookie | Kind::SetCookie
+        )
+    }
+}
+
+/// The names that mean something here; the length decides first, and most fields are told apart by it alone.
+fn known(name: &[u8]) -> Kind {
+    match name.len() {
+        2 if is(name, b"te") => Kind::Te,
+        3 if is(name, b"via") => Kind::Via,
+        4 if is(name, b"host") => Kind::Host,
+        4 if is(name, b"date") => Kind::Date,
+        5 if is(name, b"proxy") => Kind::Dropped,
+        6 if is(name, b"cookie") => Kind::Cookie,
+        6 if is(name, b"expect") => Kind::Expect,
+        6 if is(name, b"server") => Kind::Server,
+        7 if is(name, b"upgrade") => Kind::Upgrade,
+        7 if is(name, b"trailer") => Kind::Trailer,
+        7 if is(name, b"alt-svc") => Kind::AltSvc,
+        9 if is(name, b"x-real-ip") => Kind::Forwarding,
+        9 if is(name, b"forwarded") => Kind::Forwarding,
+        10 if is(name, b"connection") => Kind::Connection,
+        10 if is(name, b"keep-alive") => Kind::KeepAlive,
+        10 if is(name, b"set-cookie") => Kind::SetCookie,
+        12 if is(name, b"x-request-id") => Kind::RequestId,
+        13 if is(name, b"authorization") => Kind::Authorization,
+        14 if is(name, b"content-length") => Kind::ContentLength,
+        14 if is(name, b"http2-settings") => Kind::HopByHop,
+        16 if is(name, b"proxy-connection") => Kind::HopByHop,
+        17 if is(name, b"transfer-encoding") => Kind::TransferEncoding,
+        18 if is(name, b"proxy-authenticate") => Kind::HopByHop,
+        19 if is(name, b"proxy-authorization") => Kind::HopByHop,
+        25 if is(name, b"proxy-authentication-info") => Kind::HopByHop,
+        _ => Kind::Plain,
+    }
+}
+
+/// Equal but for case. Setting bit 5 makes a letter lower case and no other byte of a token one that stands in
+/// `lower`, whose bytes are lower-case letters, digits and hyphens.
+fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
+    name.iter().zip(lower).fold(0, |apart, (byte, lower)| apart | ((byte | 0x20) ^ lower)) == 0
+}
+
+/// Eight bytes at a time: names are too short for anything cleverer.
+fn has_underscore(name: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = ONES << 7;
+    let (words, rest) = name.as_chunks::<8>();
+    words.iter().any(|word| {
+        // A byte of zero borrows its high bit; names are ASCII, so no byte has it already.
+        let apart = u64::from_le_bytes(*word) ^ (ONES * b'_' as u64);
+        apart.wrapping_sub(ONES) & !apart & HIGHS != 0
+    }) || rest.contains(&b'_')
+}
