@@ -32,6 +32,8 @@ reasons! {
     ClientClosed = "client-closed",
     /// The upstream closed first, in order.
     UpstreamClosed = "upstream-closed",
+    /// The exchange was answered whole. Connections that carry many exchanges have other reasons.
+    Answered = "answered",
     /// The client's side broke: a reset, or a vanished host.
     ClientReset = "client-reset",
     /// The upstream's side broke: a reset, or a vanished host.
@@ -63,6 +65,16 @@ reasons! {
     TimeoutAcquire = "timeout:acquire",
     /// No endpoint answered within `timeouts.connect`.
     TimeoutConnect = "timeout:connect",
+    /// The head of a request did not come whole within `timeouts.request_head`.
+    TimeoutRequestHead = "timeout:request-head",
+    /// No byte of a request's body came for `timeouts.body_gap`.
+    TimeoutBodyGap = "timeout:body-gap",
+    /// The upstream did not begin its answer within `timeouts.first_byte` of having the whole request.
+    TimeoutFirstByte = "timeout:first-byte",
+    /// The upstream sent no byte of a begun answer, or the client took none, for `timeouts.gap`.
+    TimeoutGap = "timeout:gap",
+    /// No byte moved either way through an upgraded connection for `timeouts.tunnel_idle`.
+    TimeoutTunnelIdle = "timeout:tunnel-idle",
     /// No route matches it.
     RefusedNoRoute = "refused:no-route",
     /// Policy does not allow it.
@@ -71,10 +83,14 @@ reasons! {
     RefusedSchedule = "refused:schedule",
     /// Its source may not speak the PROXY protocol, which the listener requires.
     RefusedUntrusted = "refused:untrusted",
+    /// It has passed this server before.
+    RefusedLoop = "refused:loop",
     /// The listener or the server is draining.
     RefusedDraining = "refused:draining",
     /// The bytes break the protocol.
     ProtocolError = "protocol-error",
+    /// What the upstream answered breaks the protocol.
+    UpstreamProtocolError = "upstream-protocol-error",
     /// Every endpoint tried refused or was unreachable.
     Unreachable = "unreachable",
     /// This machine lacks something: descriptors, memory, ports.

@@ -6,13 +6,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tieline_base::{ClientAddr, Clock, Fault, Generation, Moment, Reason, Stage, Whose, format_duration};
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
 use tieline_pool::{Event, Lease, Reuse, Why};
-use tieline_registry::{Chosen, Record, Verdict};
+use tieline_registry::{Chosen, Exchanged, Record, Verdict};
 use tieline_transport::{Hello, Io};
 
 use crate::admission::Slot;
@@ -86,6 +87,24 @@ impl Connection {
     /// Lets go of all but the row and the place: for a protocol that opens no further exchange.
     pub fn into_held(self) -> Held {
         Held { record: self.record, _slot: self.slot }
+    }
+
+    /// Notes that one of its exchanges has ended.
+    pub fn exchanged(&self, exchanged: Exchanged) {
+        self.worker.registry().exchanged(&self.record, exchanged);
+    }
+
+    /// From now on a byte must move at least every `within`; the protocol learns of `reason` by
+    /// [`Connection::overdue`], and if it does not act on it, the connection ends.
+    pub fn expect(&self, within: Duration, reason: Reason) {
+        self.record.touch(Clock::coarse());
+        self.record.expect(within, reason);
+    }
+
+    /// What was expected and did not come in time.
+    pub fn overdue(&self) -> Option<Reason> {
+        let end = self.record.patience();
+        (end.at <= Clock::now()).then_some(end.reason)
     }
 
     /// The bytes that were read while it settled, for the upstream to see first. Taken once.

@@ -5,6 +5,7 @@
 //! what any protocol means. A row is written by its own worker alone; everybody else reads it, or says when
 //! it must end. Start with [`Record`].
 
+mod exchanged;
 mod filter;
 mod histogram;
 mod meter;
@@ -13,10 +14,11 @@ mod row;
 mod table;
 mod verdict;
 
+pub use exchanged::{Asked, Exchanged};
 pub use filter::{Filter, FilterError};
 pub use histogram::{BUCKETS, Histogram, HistogramReading};
 pub use meter::{ListenerRow, Meter, MeterReading, RouteRow, UpstreamRow};
 pub use record::{Chosen, Ended, Opening, Record, Settled};
 pub use row::{Note, Row, StageMark, Story};
-pub use table::{Finished, Limits, Registry};
+pub use table::{Finished, Limits, Registry, Told};
 pub use verdict::Verdict;

@@ -83,7 +83,13 @@ struct Cells {
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     lifetime: Histogram,
+    /// By the first digit of their status code; 0 for those without one.
+    exchanges: [AtomicU64; STATUS_CLASSES],
+    exchange: Histogram,
 }
+
+/// The first digits that a status code may have, and 0 for none.
+const STATUS_CLASSES: usize = 6;
 
 #[derive(Debug)]
 struct Counts([AtomicU64; Reason::ALL.len()]);
@@ -107,6 +113,10 @@ pub struct MeterReading {
     pub bytes_down: u64,
     /// How long connections lived.
     pub lifetime: HistogramReading,
+    /// Exchanges of connections that carry many, by the first digit of their status code; 0 for none.
+    pub exchanges: [u64; STATUS_CLASSES],
+    /// How long such exchanges took.
+    pub exchange: HistogramReading,
 }
 
 impl Meter {
@@ -126,6 +136,13 @@ impl Meter {
         cells.lifetime.record(lifetime);
     }
 
+    pub(crate) fn exchanged(&self, worker: WorkerId, status: Option<u16>, took: Duration) {
+        let cells = self.0.of(worker);
+        let class = usize::from(status.unwrap_or(0) / 100).min(STATUS_CLASSES - 1);
+        add(&cells.exchanges[class], 1);
+        cells.exchange.record(took);
+    }
+
     /// The sums over all workers.
     pub fn read(&self) -> MeterReading {
         let mut sum = MeterReading { closed: vec![0; Reason::ALL.len()], ..MeterReading::default() };
@@ -137,6 +154,10 @@ impl Meter {
                 *total += count.load(Relaxed);
             }
             cells.lifetime.add_to(&mut sum.lifetime);
+            for (total, count) in sum.exchanges.iter_mut().zip(&cells.exchanges) {
+                *total += count.load(Relaxed);
+            }
+            cells.exchange.add_to(&mut sum.exchange);
         }
         sum
     }

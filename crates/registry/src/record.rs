@@ -74,6 +74,7 @@ pub struct Record {
     scheduled: Sentence,
     patience_ns: AtomicU64,
     impatience: AtomicU8,
+    exchanges: AtomicU32,
     waker: AtomicWaker,
     pub(crate) notes: Notes,
     // Not boxed: a row of its own memory is one line less to fetch when it leaves the history.
@@ -111,6 +112,7 @@ impl Record {
             scheduled: Sentence::none(),
             patience_ns: AtomicU64::new(u64::MAX),
             impatience: AtomicU8::new(Reason::Idle as u8),
+            exchanges: AtomicU32::new(0),
             waker: AtomicWaker::new(),
             notes: Notes::default(),
             ended: OnceLock::new(),
@@ -248,6 +250,22 @@ impl Record {
         let ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
         self.impatience.store(reason as u8, Relaxed);
         self.patience_ns.store(ns, Relaxed);
+    }
+
+    /// How many exchanges it has carried, where it carries more than one.
+    pub fn exchanges(&self) -> u32 {
+        self.exchanges.load(Relaxed)
+    }
+
+    pub(crate) fn count_exchange(&self) -> u32 {
+        let number = self.exchanges.load(Relaxed).saturating_add(1);
+        self.exchanges.store(number, Relaxed);
+        number
+    }
+
+    /// Whether somebody wants it to end, now or when its grace is over: at the next safe point, then.
+    pub fn leaving(&self) -> Option<Reason> {
+        self.ordered.read().map(|verdict| verdict.reason)
     }
 
     /// When it must end, and why, if no byte moves until then.

@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 use slab::Slab;
 use tieline_base::{Clock, ConnectionId, Moment, Reason, Stage, WorkerId};
 
+use crate::exchanged::Exchanged;
 use crate::filter::Filter;
 use crate::meter::{ListenerRow, Meter, UpstreamRow};
 use crate::record::{Ended, Opening, Record};
@@ -30,12 +31,16 @@ pub struct Limits {
 /// Is told of every connection that has ended, on the worker that served it: must not wait.
 pub type Finished = Box<dyn Fn(&Arc<Record>) + Send + Sync>;
 
+/// Is told of every exchange that has ended, on the worker that served it: must not wait.
+pub type Told = Box<dyn Fn(&Record, &Exchanged) + Send + Sync>;
+
 /// Every connection of this process.
 pub struct Registry {
     shards: Box<[CachePadded<Shard>]>,
     next_id: CachePadded<AtomicU64>,
     history: Lock<Limits>,
     finished: Finished,
+    exchanged: Told,
     listeners: Lock<BTreeMap<Box<str>, Arc<ListenerRow>>>,
     upstreams: Lock<BTreeMap<Box<str>, Arc<UpstreamRow>>>,
 }
@@ -44,6 +49,7 @@ pub struct Registry {
 struct Shard {
     live: Lock<Slab<Arc<Record>>>,
     finished: Lock<VecDeque<Arc<Record>>>,
+    exchanged: Lock<VecDeque<Exchanged>>,
 }
 
 /// How many rows a reader takes while it holds a worker's lock.
@@ -57,9 +63,46 @@ impl Registry {
             next_id: CachePadded::new(AtomicU64::new(1)),
             history: Lock::new(history),
             finished,
+            exchanged: Box::new(|_, _| {}),
             listeners: Lock::default(),
             upstreams: Lock::default(),
         }
+    }
+
+    /// The same table, with `told` being told of each exchange that ends.
+    #[must_use]
+    pub fn telling(mut self, told: Told) -> Self {
+        self.exchanged = told;
+        self
+    }
+
+    /// Notes that an exchange of `record` has ended, and keeps it in the history. Its number is given here.
+    pub fn exchanged(&self, record: &Record, mut exchanged: Exchanged) {
+        exchanged.number = record.count_exchange();
+        let took = exchanged.ended.since(exchanged.began);
+        record.listener().meter.exchanged(record.worker(), exchanged.status, took);
+        (self.exchanged)(record, &exchanged);
+        let (rows, age) = self.share();
+        let mut past = held(&self.shard(record.worker()).exchanged);
+        past.push_back(exchanged);
+        let oldest = Clock::coarse();
+        while past.len() > rows || past.front().is_some_and(|first| oldest.since(first.ended) > age) {
+            past.pop_front();
+        }
+    }
+
+    /// Calls `visit` for each remembered exchange of the connection `id`, the first one first.
+    pub fn exchanges_of(&self, id: ConnectionId, mut visit: impl FnMut(&Exchanged)) {
+        for shard in &self.shards {
+            held(&shard.exchanged).iter().filter(|past| past.connection == id).for_each(&mut visit);
+        }
+    }
+
+    /// How many rows of the past each worker keeps, and for how long: its share, so that none has to ask
+    /// another; at least one.
+    fn share(&self) -> (usize, Duration) {
+        let limits = *held(&self.history);
+        ((limits.rows / self.shards.len()).max(usize::from(limits.rows > 0)), limits.age)
     }
 
     /// How many workers it was made for.
@@ -95,15 +138,11 @@ impl Registry {
     }
 
     fn remember(&self, shard: &Shard, record: Arc<Record>) {
-        let limits = *held(&self.history);
-        // Each worker keeps its share, so that none has to ask another; at least one.
-        let rows = (limits.rows / self.shards.len()).max(usize::from(limits.rows > 0));
+        let (rows, age) = self.share();
         let mut finished = held(&shard.finished);
         finished.push_back(record);
         let oldest = Clock::coarse();
-        while finished.len() > rows
-            || finished.front().is_some_and(|first| expired(first, oldest, limits.age))
-        {
+        while finished.len() > rows || finished.front().is_some_and(|first| expired(first, oldest, age)) {
             finished.pop_front();
         }
     }

@@ -1,0 +1,153 @@
+//! Answers of our own: what went wrong, in the form that the client asked for, and nothing of what lies behind.
+
+use tieline_base::{Fault, Reason};
+use tieline_wire::http1::{HttpError, push_decimal, push_field};
+
+/// The form of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Form {
+    /// RFC 9457.
+    #[default]
+    Problem,
+    /// For people.
+    Html,
+}
+
+impl Form {
+    /// The form that an `Accept` field asks for: a page if it names HTML before JSON.
+    pub(crate) fn of(accept: Option<&[u8]>) -> Form {
+        let accept = accept.unwrap_or_default().to_ascii_lowercase();
+        let at = |word: &[u8]| accept.windows(word.len()).position(|window| window == word);
+        match (at(b"text/html"), at(b"json")) {
+            (Some(html), Some(json)) if html < json => Form::Html,
+            (Some(_), None) => Form::Html,
+            _ => Form::Problem,
+        }
+    }
+}
+
+/// The status that a client gets for `fault`.
+pub(crate) fn status(fault: &Fault) -> u16 {
+    if let Some(error) = fault.source.as_ref().and_then(|source| source.downcast_ref::<HttpError>())
+        && fault.reason == Reason::ProtocolError
+    {
+        return error.status();
+    }
+    match fault.reason {
+        // Whether there is nothing or nothing for them looks the same to strangers.
+        Reason::RefusedNoRoute | Reason::RefusedPolicy => 404,
+        Reason::TimeoutRequestHead | Reason::TimeoutBodyGap => 408,
+        Reason::ProtocolError => 400,
+        Reason::Unreachable | Reason::UpstreamReset | Reason::UpstreamProtocolError => 502,
+        Reason::UpstreamClosed => 502,
+        Reason::TimeoutConnect | Reason::TimeoutFirstByte | Reason::TimeoutGap => 504,
+        Reason::RefusedLoop => 508,
+        Reason::Internal => 500,
+        _ => 503,
+    }
+}
+
+/// The title of `status`, as RFC 9110 §15 has it.
+pub(crate) fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
+        _ => "Error",
+    }
+}
+
+/// A whole answer: `detail` is for the client's eyes. `body` is false for an answer to HEAD.
+pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
+    let title = title(answer.status);
+    let (kind, body) = match answer.form {
+        Form::Problem => ("application/problem+json", problem(answer, title)),
+        Form::Html => ("text/html; charset=utf-8", page(answer, title)),
+    };
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(u64::from(answer.status), out);
+    out.push(b' ');
+    out.extend_from_slice(title.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    push_field("Content-Type", kind.as_bytes(), out);
+    out.extend_from_slice(b"Content-Length: ");
+    push_decimal(body.len() as u64, out);
+    out.extend_from_slice(b"\r\n");
+    push_field("Cache-Control", b"no-store", out);
+    if !answer.request_id.is_empty() {
+        push_field("X-Request-Id", answer.request_id.as_bytes(), out);
+    }
+    if answer.status == 503 {
+        push_field("Retry-After", b"1", out);
+    }
+    if answer.close {
+        push_field("Connection", b"close", out);
+    }
+    out.extend_from_slice(b"\r\n");
+    if answer.body {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// What an answer says.
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    pub(crate) detail: &'a str,
+    pub(crate) request_id: &'a str,
+    pub(crate) form: Form,
+    pub(crate) close: bool,
+    pub(crate) body: bool,
+}
+
+fn problem(answer: &Answer<'_>, title: &str) -> String {
+    let Answer { status, detail, request_id, .. } = answer;
+    let problem = serde_json::json!({
+        "type": "about:blank", "title": title, "status": status, "detail": detail, "request_id": request_id,
+    });
+    problem.to_string() + "\n"
+}
+
+fn page(answer: &Answer<'_>, title: &str) -> String {
+    let Answer { status, detail, request_id, .. } = answer;
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{status} {title}</title>\n\
+         <h1>{title}</h1>\n<p>{}</p>\n<p><small>{status} · request {}</small></p>\n</html>\n",
+        escaped(detail),
+        escaped(request_id),
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browsers_get_a_page_and_programs_a_problem() {
+        for (accept, form) in [
+            (None, Form::Problem),
+            (Some("*/*"), Form::Problem),
+            (Some("application/json"), Form::Problem),
+            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), Form::Html),
+            (Some("application/json, text/html"), Form::Problem),
+        ] {
+            assert_eq!(Form::of(accept.map(str::as_bytes)), form, "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Room for bytes on their way. Borrowed from the worker while bytes are pending, so that a connection at rest
+//! owns none.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tieline_transport::Io;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// What is read at once, in bytes; heads may need more.
+pub(crate) const SIZE: usize = 16 * 1024;
+
+/// How many a worker keeps for the next who needs one.
+const KEPT: usize = 32;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes that were read and not used up yet.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    room: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    pub(crate) fn take() -> Buffer {
+        let room = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE]);
+        Buffer { room, start: 0, end: 0 }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.room[self.start..self.end]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Reads once behind what there is: 0 is the end. Makes room as far as `most` bytes; there must be some
+    /// left.
+    pub(crate) fn poll_fill(
+        &mut self,
+        io: &mut Io,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if self.end == self.room.len() {
+            self.make_room(most);
+        }
+        let mut space = ReadBuf::new(&mut self.room[self.end..]);
+        match Pin::new(io).poll_read(cx, &mut space) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => {
+                let count = space.filled().len();
+                self.end += count;
+                Poll::Ready(result.map(|()| count))
+            }
+        }
+    }
+
+    fn make_room(&mut self, most: usize) {
+        if self.start > 0 {
+            self.room.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        } else {
+            self.room.resize((self.room.len() * 2).min(most.max(SIZE)), 0);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.room.len() == SIZE {
+            let room = std::mem::take(&mut self.room);
+            SPARE.with_borrow_mut(|spare| {
+                if spare.len() < KEPT {
+                    spare.push(room);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! One exchange, from the first byte of a request to the last of its answer. Read it downwards.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
+use tieline_conn::Connection;
+use tieline_pool::{Lease, Loan, Reuse};
+use tieline_transport::Io;
+use tieline_wire::http1::{
+    ChunkedDecoder, HeadScan, Limits, RequestBody, ResponseBody, Room, Version, parse_response,
+};
+use tokio::io::AsyncWrite;
+
+use crate::Http;
+use crate::answer::{self, Answer};
+use crate::buffer::Buffer;
+use crate::client::{Client, Tunnel, Turn};
+use crate::forward::{self, Stay, Told};
+use crate::plan::{self, Plan};
+use crate::site::Target;
+use crate::story::{DONE, Story};
+use crate::transfer::{Break, Source, Transfer};
+
+/// Serves the request whose first bytes are in `input`.
+pub(crate) async fn run(mut client: Client, mut input: Buffer) -> Turn {
+    let mut story = Story::begin(&client.connection);
+    let done = serve(&mut client, &mut input, &mut story).await;
+    let outcome = match done {
+        Ok(After::Next) => {
+            story.end(&client.connection, &Ok(DONE));
+            return Turn::Next(client, input);
+        }
+        Ok(After::Tunnel { upstream, loan }) => {
+            story.end(&client.connection, &Ok(DONE));
+            return Turn::Tunnel(Tunnel::new(client, upstream, loan, input.bytes().to_vec()));
+        }
+        Ok(After::Close) => Ok(DONE),
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = &outcome {
+        if fault.whose == Whose::Client && fault.reason == Reason::ClientReset {
+            // Nobody listens.
+        } else if !story.is_answered() {
+            tell(&mut client, &mut story, fault).await;
+        } else {
+            // What was cut short must not look whole.
+            client.io.abort_on_close();
+        }
+    }
+    story.end(&client.connection, &outcome);
+    Turn::End(match outcome {
+        Ok(_) => linger(&mut client, &mut input).await,
+        Err(fault) => {
+            if fault.reason != Reason::ClientReset {
+                let _ = linger(&mut client, &mut input).await;
+            }
+            Err(fault)
+        }
+    })
+}
+
+/// What comes after an exchange that went well.
+enum After {
+    Next,
+    Close,
+    Tunnel { upstream: Io, loan: Loan },
+}
+
+async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Result<After, Fault> {
+    // settle: the head, whole
+    let http = client.http()?;
+    let length = head(client, &http, input).await?;
+    // route: parsed once, for everything that follows
+    let plan = plan::make(client, &http, &input.bytes()[..length], story)?;
+    client.connection.record().moved(true, length as u64);
+    input.consume(length);
+    // authorize, acquire
+    let (lease, target) = acquire(client, &plan, story).await?;
+    // relay
+    relay(client, &http, input, story, plan, lease, &target).await
+}
+
+async fn head(client: &mut Client, http: &Http, input: &mut Buffer) -> Result<usize, Fault> {
+    let limits = &http.settings.limits;
+    let mut scan = HeadScan::default();
+    if let Some(length) = scan.find(input.bytes(), limits).map_err(plan::unreadable)? {
+        return Ok(length);
+    }
+    let Client { connection, io, .. } = client;
+    connection.expect(http.settings.request_head, Reason::TimeoutRequestHead);
+    let read = poll_fn(|cx| {
+        loop {
+            let count = ready!(input.poll_fill(io, limits.head, cx)).map_err(client_gone)?;
+            if count == 0 {
+                return Poll::Ready(Err(client_gone(io::ErrorKind::UnexpectedEof.into())));
+            }
+            if let Some(length) = scan.find(input.bytes(), limits).map_err(plan::unreadable)? {
+                return Poll::Ready(Ok(length));
+            }
+        }
+    });
+    in_time(connection, Stage::Settle, Whose::Client, read).await
+}
+
+async fn acquire(client: &Client, plan: &Plan, story: &mut Story) -> Result<(Lease, Arc<Target>), Fault> {
+    let reuse = if plan.idempotent { Reuse::Any } else { Reuse::Young };
+    story.routed = plan.target.is_some();
+    story.acquiring = Some(Clock::now());
+    // Waiting for an upstream has its own limits.
+    client.connection.expect(Duration::MAX, Reason::Idle);
+    let route = plan.target.as_ref().map(|target| target.route.clone());
+    let exchange = client.connection.open(route, reuse, &client.io).await?;
+    story.acquired = Some(exchange.lease.connected_at());
+    client.connection.record().enter(Stage::Relay, exchange.lease.connected_at());
+    match &plan.target {
+        Some(target) => Ok((exchange.lease, target.clone())),
+        None => Err(Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute)),
+    }
+}
+
+/// The upstream's side of an exchange.
+struct Upstream {
+    io: Io,
+    loan: Loan,
+    born: Moment,
+    reused: bool,
+}
+
+impl From<Lease> for Upstream {
+    fn from(lease: Lease) -> Self {
+        let (born, reused) = (lease.born(), lease.is_reused());
+        let (io, loan) = lease.split();
+        Self { io, loan, born, reused }
+    }
+}
+
+async fn relay(
+    client: &mut Client,
+    http: &Http,
+    input: &mut Buffer,
+    story: &mut Story,
+    mut plan: Plan,
+    lease: Lease,
+    target: &Target,
+) -> Result<After, Fault> {
+    let mut upstream = Upstream::from(lease);
+    let source = match plan.body {
+        RequestBody::None => Source::Nothing,
+        RequestBody::Length(length) => Source::Length(length),
+        RequestBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
+    };
+    let chunked = matches!(source, Source::Chunked(_));
+    let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
+    let mut output = Buffer::take();
+    let length = loop {
+        let answer =
+            first_answer(client, http, input, &mut upstream, &mut up, &mut output, target, story).await;
+        match answer {
+            Ok(length) => break length,
+            // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no harm
+            // to ask once more.
+            Err(fault) if fault.retry && upstream.reused && plan.idempotent && up.rewind() => {
+                story.notes.push("the connection at rest was closed as it was taken; asked once more".into());
+                drop(upstream);
+                output = Buffer::take();
+                let route = Some(target.route.clone());
+                let exchange = client.connection.open(route, Reuse::Never, &client.io).await?;
+                upstream = Upstream::from(exchange.lease);
+            }
+            Err(fault) => {
+                upstream.loan.upstream_failed(&fault);
+                return Err(fault);
+            }
+        }
+    };
+    finish(client, http, input, story, &plan, upstream, up, output, length, target).await
+}
+
+/// Sends the request, and reads until the head of an answer is there: its length in `output`. The answer may
+/// come before the request is sent whole.
+#[allow(clippy::too_many_arguments, reason = "both sides of an exchange, what lies between, and its limits")]
+async fn first_answer(
+    client: &mut Client,
+    http: &Http,
+    input: &mut Buffer,
+    upstream: &mut Upstream,
+    up: &mut Transfer,
+    output: &mut Buffer,
+    target: &Target,
+    story: &mut Story,
+) -> Result<usize, Fault> {
+    let limits = Limits { line: ANSWER_LIMITS.line, ..ANSWER_LIMITS };
+    let mut scan = HeadScan::default();
+    let Client { connection, io, .. } = client;
+    connection.expect(http.settings.body_gap, Reason::TimeoutBodyGap);
+    let (mut sending, mut refused) = (true, None);
+    let answer = poll_fn(|cx| {
+        if sending {
+            let record = connection.record();
+            match up.poll(io, input, &mut upstream.io, |count| record.moved(true, count as u64), cx) {
+                Poll::Pending => {}
+                Poll::Ready(sent) => {
+                    sending = false;
+                    story.sent = Some(Clock::now());
+                    connection.expect(target.first_byte, Reason::TimeoutFirstByte);
+                    match sent {
+                        Ok(()) => {}
+                        // It may have answered before it stopped listening.
+                        Err(Break::Receiver(error)) => refused = Some(error),
+                        Err(Break::Sender(error)) => return Poll::Ready(Err(client_gone(error))),
+                        Err(Break::Framing(error)) => return Poll::Ready(Err(plan::unreadable(error))),
+                    }
+                }
+            }
+        }
+        loop {
+            let began = !output.is_empty();
+            let count = match ready!(output.poll_fill(&mut upstream.io, limits.head, cx)) {
+                Ok(count) => count,
+                Err(error) => return Poll::Ready(Err(upstream_gone(error, began))),
+            };
+            if count == 0 {
+                let error = refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                return Poll::Ready(Err(upstream_gone(error, began)));
+            }
+            match scan.find(output.bytes(), &limits) {
+                Ok(None) => {}
+                Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                Err(error) => return Poll::Ready(Err(wrong_answer(error))),
+            }
+        }
+    });
+    in_time(connection, Stage::Relay, Whose::Upstream, answer).await
+}
+
+/// What answers may be: endpoints are trusted further than clients.
+const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 128 };
+
+/// Interim answers that an exchange may have.
+const INTERIM_MAX: u32 = 8;
+
+/// Passes the answer on, whose head is the first `length` bytes of `output`, and what is left of the request.
+#[allow(clippy::too_many_arguments, reason = "both sides of an exchange, what lies between, and its limits")]
+async fn finish(
+    client: &mut Client,
+    http: &Http,
+    input: &mut Buffer,
+    story: &mut Story,
+    plan: &Plan,
+    mut upstream: Upstream,
+    mut up: Transfer,
+    mut output: Buffer,
+    mut length: usize,
+    target: &Target,
+) -> Result<After, Fault> {
+    let now = Clock::now();
+    story.answered = Some(now);
+    upstream.loan.first_byte(story.sent.unwrap_or(now), now);
+    let mut interim = Vec::new();
+    for _ in 0..=INTERIM_MAX {
+        match understand(plan, &output.bytes()[..length], &up, interim)? {
+            Understood::Interim(head) => {
+                output.consume(length);
+                interim = head;
+                length =
+                    first_answer(client, http, input, &mut upstream, &mut up, &mut output, target, story)
+                        .await?;
+            }
+            Understood::Final(mut answer) => {
+                output.consume(length);
+                story.status = Some(answer.status);
+                if answer.stay == Stay::Upgrade {
+                    answer.head.extend_from_slice(output.bytes());
+                    send_all(client, http, &answer.head).await?;
+                    client.connection.expect(http.settings.tunnel_idle, Reason::TimeoutTunnelIdle);
+                    return Ok(After::Tunnel { upstream: upstream.io, loan: upstream.loan });
+                }
+                return pass(client, input, upstream, up, output, answer, target).await;
+            }
+        }
+    }
+    Err(wrong("more interim answers than are allowed"))
+}
+
+enum Understood {
+    Interim(Vec<u8>),
+    Final(Final),
+}
+
+/// An answer as the client gets it.
+struct Final {
+    head: Vec<u8>,
+    status: u16,
+    source: Source,
+    told: Told,
+    stay: Stay,
+    /// Whether the upstream's connection may be used again behind it.
+    reusable: bool,
+    idle_allowed: Option<Duration>,
+    trailers: bool,
+}
+
+/// Reads the head of an answer; `before` are interim heads that the client has yet to get.
+fn understand(plan: &Plan, head: &[u8], up: &Transfer, before: Vec<u8>) -> Result<Understood, Fault> {
+    let mut room = Room::new();
+    let response = parse_response(head, &ANSWER_LIMITS, &mut room, plan.kind).map_err(wrong_answer)?;
+    let mut out = before;
+    out.reserve(head.len() + 64);
+    if response.is_interim() {
+        // 100 is for those who wait for it; HTTP/1.0 knows none at all.
+        let wanted = plan.version == Version::Http11 && (response.status != 100 || plan.expects_continue);
+        if wanted {
+            forward::response(&response, Told::AsItIs, Stay::Silent, &mut out);
+        }
+        return Ok(Understood::Interim(out));
+    }
+    let told = match response.body {
+        ResponseBody::None | ResponseBody::Length(_) => Told::AsItIs,
+        _ if plan.version == Version::Http10 => Told::Close,
+        ResponseBody::Chunked | ResponseBody::UntilClose => Told::Chunked,
+    };
+    let stay = match (response.upgrade, plan.version) {
+        (true, _) => Stay::Upgrade,
+        _ if !plan.keep_alive || told == Told::Close || !up.is_over() => Stay::Close,
+        (_, Version::Http10) => Stay::KeepAlive,
+        (_, Version::Http11) => Stay::Silent,
+    };
+    forward::response(&response, told, stay, &mut out);
+    Ok(Understood::Final(Final {
+        head: out,
+        status: response.status,
+        told,
+        stay,
+        reusable: response.keep_alive && up.is_over(),
+        idle_allowed: response.keep_alive_timeout.map(|seconds| Duration::from_secs(seconds.into())),
+        trailers: plan.te_trailers,
+        source: match response.body {
+            ResponseBody::None => Source::Nothing,
+            ResponseBody::Length(length) => Source::Length(length),
+            ResponseBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
+            ResponseBody::UntilClose => Source::UntilClose,
+        },
+    }))
+}
+
+/// Streams the answer to the client, and the rest of the request beside it, until the answer is whole.
+async fn pass(
+    client: &mut Client,
+    input: &mut Buffer,
+    mut upstream: Upstream,
+    mut up: Transfer,
+    mut output: Buffer,
+    answer: Final,
+    target: &Target,
+) -> Result<After, Fault> {
+    let Final { head, source, told, stay, reusable, idle_allowed, trailers, .. } = answer;
+    let mut down = Transfer::new(head, source, told == Told::Chunked, trailers);
+    let Client { connection, io, .. } = client;
+    connection.expect(target.gap, Reason::TimeoutGap);
+    let record = connection.record();
+    record.moved(false, output.bytes().len() as u64);
+    let mut sending = !up.is_over();
+    let passed = poll_fn(|cx| {
+        if sending {
+            let sent = up.poll(io, input, &mut upstream.io, |count| record.moved(true, count as u64), cx);
+            // However it ends: the answer is what counts now.
+            sending = sent.is_pending();
+        }
+        let moved = |count| record.moved(false, count as u64);
+        match ready!(down.poll(&mut upstream.io, &mut output, io, moved, cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(Break::Sender(error)) => Poll::Ready(Err(upstream_gone(error, true))),
+            Err(Break::Framing(error)) => Poll::Ready(Err(wrong_answer(error))),
+            Err(Break::Receiver(error)) => Poll::Ready(Err(client_gone(error))),
+        }
+    });
+    let passed = in_time(connection, Stage::Relay, Whose::Upstream, passed).await;
+    if let Err(fault) = passed {
+        if fault.whose == Whose::Upstream {
+            upstream.loan.upstream_failed(&fault);
+        }
+        return Err(fault);
+    }
+    // release: what is clean is used again; bytes behind the answer belong to nobody
+    if let Some(allowed) = idle_allowed {
+        upstream.loan.endpoint().allows_idle(allowed);
+    }
+    if reusable && !down.ended_by_close() && output.is_empty() {
+        upstream.loan.park(upstream.io, upstream.born);
+    }
+    let leaving = connection.record().leaving().is_some();
+    Ok(if stay == Stay::Close || leaving { After::Close } else { After::Next })
+}
+
+/// Answers for what went wrong.
+async fn tell(client: &mut Client, story: &mut Story, fault: &Fault) {
+    let status = answer::status(fault);
+    let detail = fault.to_string();
+    let mut bytes = Vec::with_capacity(512);
+    answer::encode(
+        &Answer {
+            status,
+            detail: public(fault, &detail),
+            request_id: &story.request_id,
+            form: story.form,
+            close: true,
+            body: !story.bodyless,
+        },
+        &mut bytes,
+    );
+    story.status = Some(status);
+    let Client { connection, io, .. } = client;
+    connection.expect(TELL_WITHIN, Reason::TimeoutGap);
+    let written = in_time(connection, Stage::Release, Whose::Client, write_all(io, &bytes)).await;
+    if written.is_ok() {
+        connection.record().moved(false, bytes.len() as u64);
+    }
+}
+
+/// What a client may know of a fault: what is wrong with its own bytes, and else the word for it.
+fn public<'f>(fault: &'f Fault, word: &'f str) -> &'f str {
+    match fault.reason {
+        Reason::RefusedPolicy | Reason::RefusedNoRoute => "no route leads there",
+        _ => word,
+    }
+}
+
+/// How long an answer of ours may take to be taken.
+const TELL_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long, and for how many bytes, a client may go on sending what nobody reads any more, so that the close
+/// does not destroy the answer on its way.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
+
+async fn linger(client: &mut Client, input: &mut Buffer) -> Result<Reason, Fault> {
+    let Client { connection, io, .. } = client;
+    connection.expect(LINGER, Reason::Answered);
+    let mut left = LINGER_BYTES;
+    let drained = poll_fn(|cx| {
+        // Both ends may be gone already.
+        let _ = Pin::new(&mut *io).poll_shutdown(cx);
+        loop {
+            input.consume(usize::MAX);
+            match ready!(input.poll_fill(io, 0, cx)) {
+                Ok(count) if count > 0 && count < left => left -= count,
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    });
+    // That the time is over is no fault.
+    let _: Result<(), Fault> = in_time(connection, Stage::Release, Whose::Client, drained).await;
+    Ok(Reason::ClientClosed)
+}
+
+async fn send_all(client: &mut Client, http: &Http, bytes: &[u8]) -> Result<(), Fault> {
+    let Client { connection, io, .. } = client;
+    connection.expect(http.settings.body_gap, Reason::TimeoutGap);
+    in_time(connection, Stage::Relay, Whose::Client, write_all(io, bytes)).await
+}
+
+fn write_all(io: &mut Io, bytes: &[u8]) -> impl Future<Output = Result<(), Fault>> {
+    let mut sent = 0;
+    poll_fn(move |cx| {
+        while sent < bytes.len() {
+            let written = ready!(Pin::new(&mut *io).poll_write(cx, &bytes[sent..]));
+            sent += written.map_err(client_gone)?;
+        }
+        Poll::Ready(Ok(()))
+    })
+}
+
+/// `work`, unless what the connection expects does not come in time.
+async fn in_time<T>(
+    connection: &Connection,
+    stage: Stage,
+    whose: Whose,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let mut work = pin!(work);
+    poll_fn(|cx: &mut Context<'_>| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => match connection.overdue() {
+            None => Poll::Pending,
+            Some(reason) => Poll::Ready(Err(Fault::new(stage, whose, reason))),
+        },
+    })
+    .await
+}
+
+fn client_gone(error: io::Error) -> Fault {
+    Fault::new(Stage::Relay, Whose::Client, Reason::ClientReset).because(error)
+}
+
+/// An upstream that broke before its answer began may not have seen the request.
+fn upstream_gone(error: io::Error, began: bool) -> Fault {
+    let fault = Fault::new(Stage::Relay, Whose::Upstream, Reason::UpstreamReset).because(error);
+    if began { fault } else { fault.retryable() }
+}
+
+fn wrong_answer(error: tieline_wire::http1::HttpError) -> Fault {
+    wrong(error)
+}
+
+fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
+    Fault::new(Stage::Relay, Whose::Upstream, Reason::UpstreamProtocolError).because(error)
+}

@@ -1,0 +1,145 @@
+//! What the next hop gets to read: heads written anew from what was parsed, never passed on as they came.
+
+use tieline_base::ClientAddr;
+use tieline_wire::http1::{
+    Kind, Method, Request, RequestBody, Response, Version, encode_request_line, encode_status_line,
+    push_field,
+};
+
+/// Who the request comes from, as its upstream is told.
+pub(crate) struct Origin<'a> {
+    pub(crate) client: ClientAddr,
+    pub(crate) scheme: &'static str,
+    pub(crate) host: &'a str,
+    pub(crate) request_id: &'a str,
+    /// Our name in `Via`.
+    pub(crate) node: &'a str,
+}
+
+/// The upgrade that is passed on: one token, on a GET without a body; never HTTP/2's.
+pub(crate) fn upgrade<'b>(request: &Request<'_, 'b>) -> Option<&'b str> {
+    let fits = matches!(request.method, Method::Get) && matches!(request.body, RequestBody::None);
+    request.upgrade.filter(|token| fits && !token.eq_ignore_ascii_case("h2c"))
+}
+
+/// Whether the request has passed us before: its `Via` names us.
+pub(crate) fn loops(request: &Request<'_, '_>, node: &str) -> bool {
+    let names_us = |value: &[u8]| {
+        let mut words = value.split(|byte| matches!(byte, b' ' | b',' | b'\t'));
+        words.any(|word| word == node.as_bytes())
+    };
+    request.fields.iter().any(|field| field.kind == Kind::Via && names_us(field.value))
+}
+
+/// Writes the head that the upstream gets.
+pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
+    encode_request_line(&request.method, &request.target, out);
+    push_field("Host", request.host.as_bytes(), out);
+    request.fields.copy_kept(|kind, _| goes_up(kind), out);
+    match request.body {
+        RequestBody::Chunked => push_field("Transfer-Encoding", b"chunked", out),
+        RequestBody::Length(_) | RequestBody::None => {}
+    }
+    if request.te_trailers {
+        push_field("TE", b"trailers", out);
+    }
+    if let Some(token) = upgrade(request) {
+        push_field("Connection", b"Upgrade", out);
+        push_field("Upgrade", token.as_bytes(), out);
+    }
+    via(request, origin.node, out);
+    if let Some(ip) = origin.client.ip() {
+        let mut text = [0; 48];
+        push_field("X-Forwarded-For", shown(&mut text, &ip), out);
+    }
+    push_field("X-Forwarded-Proto", origin.scheme.as_bytes(), out);
+    push_field("X-Forwarded-Host", origin.host.as_bytes(), out);
+    push_field("X-Request-Id", origin.request_id.as_bytes(), out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn goes_up(kind: Kind) -> bool {
+    match kind {
+        Kind::Host | Kind::Forwarding | Kind::Dropped | Kind::Via | Kind::RequestId => false,
+        Kind::TransferEncoding => false,
+        kind => !kind.is_hop_by_hop(),
+    }
+}
+
+/// RFC 9110 §7.6.3: those before us, then us.
+fn via(request: &Request<'_, '_>, node: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Via: ");
+    for field in request.fields.iter().filter(|field| field.kind == Kind::Via) {
+        out.extend_from_slice(field.value);
+        out.extend_from_slice(b", ");
+    }
+    let version: &[u8] = if request.version == Version::Http10 { b"1.0 " } else { b"1.1 " };
+    out.extend_from_slice(version);
+    out.extend_from_slice(node.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How the body of an answer is told to the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Told {
+    /// By what the head says already: a length, or that there is none.
+    AsItIs,
+    /// In chunks.
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+/// What is said to the client about its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stay {
+    /// Nothing: HTTP/1.1 stays open.
+    Silent,
+    /// HTTP/1.0 stays open because it asked to.
+    KeepAlive,
+    /// It closes behind this answer.
+    Close,
+    /// It changes its protocol to this.
+    Upgrade,
+}
+
+/// Writes the head that the client gets.
+pub(crate) fn response(response: &Response<'_, '_>, told: Told, stay: Stay, out: &mut Vec<u8>) {
+    encode_status_line(response.status, response.reason, out);
+    let length = told == Told::AsItIs;
+    response.fields.copy_kept(|kind, _| goes_down(kind, length), out);
+    if told == Told::Chunked {
+        push_field("Transfer-Encoding", b"chunked", out);
+    }
+    match stay {
+        Stay::Silent => {}
+        Stay::KeepAlive => push_field("Connection", b"keep-alive", out),
+        Stay::Close => push_field("Connection", b"close", out),
+        Stay::Upgrade => {
+            push_field("Connection", b"Upgrade", out);
+            if let Some(token) = response.fields.get("upgrade") {
+                push_field("Upgrade", token, out);
+            }
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn goes_down(kind: Kind, length: bool) -> bool {
+    match kind {
+        Kind::TransferEncoding | Kind::AltSvc | Kind::Dropped => false,
+        Kind::ContentLength => length,
+        kind => !kind.is_hop_by_hop(),
+    }
+}
+
+/// The text of `value`, cut if it does not fit.
+fn shown<'t>(text: &'t mut [u8], value: &impl std::fmt::Display) -> &'t [u8] {
+    use std::io::Write;
+    let room = text.len();
+    let mut rest = &mut *text;
+    // What does not fit is left out; an address always does.
+    let _ = write!(rest, "{value}");
+    let used = room - rest.len();
+    &text[..used]
+}

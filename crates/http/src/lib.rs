@@ -1,0 +1,68 @@
+//! The protocol `http`: every request is an exchange with a route, a permit and a lease of its own.
+//!
+//! Owns what happens between a settled connection and its end: heads are read strictly and written anew, bodies
+//! stream both ways, upstream connections go back to the pool. Refuses to know sockets' addresses, the config
+//! file and how endpoints are chosen. Start with [`Http`], then `client.rs` (a connection between its
+//! exchanges), then `exchange.rs`, one exchange read downwards.
+
+mod answer;
+mod buffer;
+mod client;
+mod exchange;
+mod forward;
+mod plan;
+mod site;
+mod story;
+mod transfer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tieline_conn::{Connection, Protocol, Route, Serving};
+use tieline_registry::Record;
+use tieline_transport::Io;
+pub use tieline_wire::http1::Limits;
+
+pub use crate::site::{Match, PathMatch, Site, Target};
+
+/// The protocol at one listener, by one config.
+#[derive(Debug)]
+pub struct Http {
+    site: Site,
+    settings: Settings,
+}
+
+/// What holds for every request at a listener.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How large heads may be.
+    pub limits: Limits,
+    /// From a head's first byte to its last.
+    pub request_head: Duration,
+    /// Between two bytes of a request's body.
+    pub body_gap: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// Without a byte either way, once a connection was upgraded.
+    pub tunnel_idle: Duration,
+    /// Our name in `Via`; a request that bears it already goes in a circle.
+    pub node: Arc<str>,
+}
+
+impl Http {
+    /// The protocol at a listener with these routes.
+    pub fn new(site: Site, settings: Settings) -> Self {
+        Self { site, settings }
+    }
+}
+
+impl Protocol for Http {
+    fn serve(&self, connection: Connection, io: Io) -> Serving {
+        Box::pin(client::Conversation::new(connection, io))
+    }
+
+    fn route_of(&self, record: &Record) -> Option<Arc<Route>> {
+        // The request itself is gone, so its route is known by its name.
+        record.route().and_then(|old| self.site.named(&old.name)).map(|target| target.route.clone())
+    }
+}

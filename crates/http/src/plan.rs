@@ -1,0 +1,104 @@
+//! From the bytes of a head to what is to be done: parsed once, and the same for routing and for forwarding.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tieline_base::{Fault, Reason, Stage, Whose};
+use tieline_registry::Asked;
+use tieline_wire::http1::{
+    HttpError, Path, Request, RequestBody, RequestKind, Room, Version, match_form, parse_request,
+};
+
+use crate::Http;
+use crate::answer::Form;
+use crate::client::Client;
+use crate::forward::{self, Origin};
+use crate::site::{Ask, Target};
+use crate::story::Story;
+
+/// What is to be done for one request.
+pub(crate) struct Plan {
+    /// Where it goes; `None`: no route takes it.
+    pub(crate) target: Option<Arc<Target>>,
+    /// The head for the upstream.
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: RequestBody,
+    pub(crate) kind: RequestKind,
+    pub(crate) version: Version,
+    /// Whether the client wants to go on behind this exchange.
+    pub(crate) keep_alive: bool,
+    /// Whether doing it twice does no harm.
+    pub(crate) idempotent: bool,
+    pub(crate) expects_continue: bool,
+    pub(crate) te_trailers: bool,
+}
+
+/// Reads the head in `head`, and decides.
+pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story) -> Result<Plan, Fault> {
+    let mut room = Room::new();
+    let request = parse_request(head, &http.settings.limits, &mut room).map_err(unreadable)?;
+    let host = host_name(request.host);
+    note(&request, &host, story);
+    Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
+    if forward::loops(&request, &http.settings.node) {
+        return Err(Fault::new(Stage::Route, Whose::Us, Reason::RefusedLoop));
+    }
+    let target = http.site.find(&Ask {
+        host: &host,
+        path: &match_form(request.target.path),
+        query: request.target.query,
+        method: request.method.as_str(),
+        header: &|name, fits| request.fields.all(name).any(&mut *fits),
+    });
+    let mut forwarded = Vec::with_capacity(head.len() + ADDED);
+    let origin = Origin {
+        client: client.connection.record().client(),
+        scheme: "http",
+        host: request.host,
+        request_id: &story.request_id,
+        node: &http.settings.node,
+    };
+    forward::request(&request, &origin, &mut forwarded);
+    Ok(Plan {
+        target: target.cloned(),
+        head: forwarded,
+        body: request.body,
+        kind: RequestKind { upgrade: forward::upgrade(&request).is_some(), ..request.kind() },
+        version: request.version,
+        keep_alive: request.keep_alive,
+        idempotent: request.method.is_idempotent(),
+        expects_continue: request.expects_continue,
+        te_trailers: request.te_trailers,
+    })
+}
+
+/// About what we add to a head.
+const ADDED: usize = 256;
+
+fn note(request: &Request<'_, '_>, host: &str, story: &mut Story) {
+    story.asked = Asked::new(request.method.as_str(), host, request.target.raw());
+    story.bodyless = request.kind().head;
+    story.form = Form::of(request.fields.get("accept"));
+    story.request_id = format!("{:016x}", fastrand::u64(..));
+}
+
+/// In lower case and without its port, as routes name it.
+fn host_name(authority: &str) -> Cow<'_, str> {
+    let name = match authority.rfind(':') {
+        Some(colon) if !authority.ends_with(']') => &authority[..colon],
+        _ => authority,
+    };
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+pub(crate) fn unreadable(error: HttpError) -> Fault {
+    bad_request().because(error)
+}
+
+fn bad_request() -> Fault {
+    Fault::new(Stage::Settle, Whose::Client, Reason::ProtocolError)
+}

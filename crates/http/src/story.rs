@@ -1,0 +1,72 @@
+//! What is told of an exchange when it is over.
+
+use tieline_base::{Clock, Fault, Moment, Reason};
+use tieline_conn::{Connection, Outcome};
+use tieline_registry::{Asked, Exchanged};
+
+use crate::answer::Form;
+
+/// An exchange, as far as it went.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    pub(crate) began: Moment,
+    pub(crate) asked: Asked,
+    pub(crate) request_id: String,
+    pub(crate) form: Form,
+    /// Whether the answer has no body, as those to HEAD.
+    pub(crate) bodyless: bool,
+    pub(crate) routed: bool,
+    pub(crate) acquiring: Option<Moment>,
+    pub(crate) acquired: Option<Moment>,
+    pub(crate) sent: Option<Moment>,
+    pub(crate) answered: Option<Moment>,
+    pub(crate) status: Option<u16>,
+    pub(crate) bytes: (u64, u64),
+    pub(crate) notes: Vec<Box<str>>,
+}
+
+impl Story {
+    pub(crate) fn begin(connection: &Connection) -> Self {
+        Self { began: Clock::now(), bytes: connection.record().bytes(), ..Self::default() }
+    }
+
+    /// Tells it: into the history, the metrics and the access log.
+    pub(crate) fn end(self, connection: &Connection, outcome: &Outcome) {
+        let record = connection.record();
+        let ended = Clock::now();
+        let (up, down) = record.bytes();
+        let (reason, detail) = match outcome {
+            Ok(reason) => (*reason, None),
+            Err(fault) => (fault.reason, detail(fault)),
+        };
+        connection.exchanged(Exchanged {
+            connection: record.id(),
+            number: 0,
+            began: self.began,
+            ended,
+            acquired_after: self.acquiring.map(|asked| self.acquired.unwrap_or(ended).since(asked)),
+            answered_after: self.sent.zip(self.answered).map(|(sent, answered)| answered.since(sent)),
+            route: self.routed.then(|| record.route()).flatten(),
+            endpoint: self.acquired.and_then(|_| record.endpoint()),
+            asked: self.asked,
+            status: self.status,
+            bytes_up: up.saturating_sub(self.bytes.0),
+            bytes_down: down.saturating_sub(self.bytes.1),
+            reason,
+            detail,
+            notes: self.notes,
+        });
+    }
+
+    /// Whether the answer has begun, so that no other can be given.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.status.is_some()
+    }
+}
+
+fn detail(fault: &Fault) -> Option<Box<str>> {
+    fault.source.as_ref().map(|source| source.to_string().into())
+}
+
+/// The reason of an exchange that went as it should.
+pub(crate) const DONE: Reason = Reason::Answered;

@@ -1,0 +1,226 @@
+//! One direction of one exchange: a head that waits to be sent, and the body behind it.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tieline_transport::Io;
+use tieline_wire::http1::{
+    CHUNK_END, ChunkedDecoder, HttpError, LAST_CHUNK, Progress, encode_chunk_head, encode_last_chunk,
+};
+use tokio::io::AsyncWrite;
+
+use crate::buffer::{Buffer, SIZE};
+
+/// How the sender frames the body.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Nothing,
+    Length(u64),
+    Chunked(Box<ChunkedDecoder>),
+    UntilClose,
+}
+
+/// A body on its way, behind the bytes that go before it.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    source: Source,
+    /// Whether the receiver gets chunks.
+    chunked: bool,
+    /// Whether the receiver is told of trailers.
+    trailers: bool,
+    pending: Vec<u8>,
+    sent: usize,
+    done: bool,
+}
+
+/// Which end broke it.
+#[derive(Debug)]
+pub(crate) enum Break {
+    /// The sender: its socket, or an end before the end.
+    Sender(io::Error),
+    /// The sender's framing.
+    Framing(HttpError),
+    /// The receiver.
+    Receiver(io::Error),
+}
+
+/// A body's first bytes that are so few go out with the head, in one system call.
+const JOINED_MAX: usize = 8 * 1024;
+
+/// So many steps before others get their turn.
+const STEPS_PER_TURN: u32 = 16;
+
+impl Transfer {
+    /// `head` first, then what `source` frames, as chunks or as it comes.
+    pub(crate) fn new(head: Vec<u8>, source: Source, chunked: bool, trailers: bool) -> Self {
+        let done = matches!(source, Source::Nothing | Source::Length(0));
+        Self { source, chunked, trailers, pending: head, sent: 0, done }
+    }
+
+    /// Whether everything was taken from the sender and handed to the receiver.
+    pub(crate) fn is_over(&self) -> bool {
+        self.done && self.sent == self.pending.len()
+    }
+
+    /// Whether the whole of it is in memory and none of it is lost: it may be sent once more.
+    pub(crate) fn rewind(&mut self) -> bool {
+        self.sent = 0;
+        self.done
+    }
+
+    /// The body's end was where the sender's socket ended.
+    pub(crate) fn ended_by_close(&self) -> bool {
+        matches!(self.source, Source::UntilClose)
+    }
+
+    /// Moves on until it is over. `moved` is told of every byte taken from the sender.
+    pub(crate) fn poll(
+        &mut self,
+        from: &mut Io,
+        input: &mut Buffer,
+        to: &mut Io,
+        mut moved: impl FnMut(usize),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Break>> {
+        for _ in 0..STEPS_PER_TURN {
+            self.join(input)?;
+            ready!(self.flush(to, cx)).map_err(Break::Receiver)?;
+            if self.done {
+                return Poll::Ready(Ok(()));
+            }
+            if input.is_empty() {
+                let count = ready!(input.poll_fill(from, SIZE, cx)).map_err(Break::Sender)?;
+                if count == 0 {
+                    self.end()?;
+                    continue;
+                }
+                moved(count);
+            }
+            ready!(self.pass(input, to, cx))?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Adds what is there of the body to what waits to be sent, where that saves a system call.
+    fn join(&mut self, input: &mut Buffer) -> Result<(), Break> {
+        let waits = self.sent == 0 && !self.pending.is_empty();
+        if !waits || self.done || input.is_empty() || input.bytes().len() > JOINED_MAX {
+            return Ok(());
+        }
+        if self.pending.len() > SIZE {
+            return Ok(());
+        }
+        match &mut self.source {
+            Source::Length(left) if !self.chunked => {
+                let count = clamp(*left, input.bytes().len());
+                self.pending.extend_from_slice(&input.bytes()[..count]);
+                input.consume(count);
+                *left -= count as u64;
+                self.done = *left == 0;
+                Ok(())
+            }
+            _ => self.take(input),
+        }
+    }
+
+    fn flush(&mut self, to: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.pending.len() {
+            self.sent += ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.sent..]))?;
+        }
+        if !self.done {
+            self.pending.clear();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands on what `input` has of the body: as it is, without a copy, or framed anew.
+    fn pass(&mut self, input: &mut Buffer, to: &mut Io, cx: &mut Context<'_>) -> Poll<Result<(), Break>> {
+        let left = match &self.source {
+            Source::Length(left) if !self.chunked => *left,
+            Source::UntilClose if !self.chunked => u64::MAX,
+            _ => return Poll::Ready(self.take(input)),
+        };
+        let bytes = &input.bytes()[..clamp(left, input.bytes().len())];
+        let count = ready!(Pin::new(to).poll_write(cx, bytes)).map_err(Break::Receiver)?;
+        input.consume(count);
+        if let Source::Length(left) = &mut self.source {
+            *left -= count as u64;
+            self.done = *left == 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what `input` has of the body into what waits to be sent, framed for the receiver.
+    fn take(&mut self, input: &mut Buffer) -> Result<(), Break> {
+        match &mut self.source {
+            Source::Nothing => self.done = true,
+            Source::Length(left) => {
+                let count = clamp(*left, input.bytes().len());
+                *left -= count as u64;
+                self.done = *left == 0;
+                push(&mut self.pending, &input.bytes()[..count], self.chunked);
+                input.consume(count);
+                if self.done {
+                    self.finish();
+                }
+            }
+            Source::UntilClose => {
+                push(&mut self.pending, input.bytes(), self.chunked);
+                input.consume(usize::MAX);
+            }
+            Source::Chunked(decoder) => {
+                while !input.is_empty() {
+                    let chunk = decoder.decode(input.bytes()).map_err(Break::Framing)?;
+                    push(&mut self.pending, &input.bytes()[chunk.data.clone()], self.chunked);
+                    input.consume(chunk.consumed);
+                    if chunk.progress == Progress::Done {
+                        self.done = true;
+                        self.finish();
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sender closed.
+    fn end(&mut self) -> Result<(), Break> {
+        if !self.ended_by_close() {
+            return Err(Break::Sender(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.done = true;
+        self.finish();
+        Ok(())
+    }
+
+    /// Says to the receiver that this was all.
+    fn finish(&mut self) {
+        if !self.chunked {
+            return;
+        }
+        match (&self.source, self.trailers) {
+            (Source::Chunked(decoder), true) => encode_last_chunk(decoder.trailers(), &mut self.pending),
+            _ => self.pending.extend_from_slice(LAST_CHUNK),
+        }
+    }
+}
+
+fn push(pending: &mut Vec<u8>, data: &[u8], chunked: bool) {
+    let Some(length) = NonZeroUsize::new(data.len()) else { return };
+    if chunked {
+        encode_chunk_head(length, pending);
+    }
+    pending.extend_from_slice(data);
+    if chunked {
+        pending.extend_from_slice(CHUNK_END);
+    }
+}
+
+fn clamp(left: u64, have: usize) -> usize {
+    usize::try_from(left).unwrap_or(usize::MAX).min(have)
+}

@@ -1,0 +1,78 @@
+//! What is remembered of one finished exchange of a connection that carries many.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tieline_base::{ConnectionId, Moment, Reason};
+
+use crate::meter::RouteRow;
+
+/// One finished exchange: one request and its answer.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// The connection that carried it.
+    pub connection: ConnectionId,
+    /// Which one of its connection it was, from 1.
+    pub number: u32,
+    /// When its first byte came.
+    pub began: Moment,
+    /// When its last byte went, or it was given up.
+    pub ended: Moment,
+    /// How long it waited for its upstream connection, if it wanted one.
+    pub acquired_after: Option<Duration>,
+    /// How long the upstream took to begin its answer, once it had the request.
+    pub answered_after: Option<Duration>,
+    /// The route it took.
+    pub route: Option<Arc<RouteRow>>,
+    /// The endpoint that answered, or was asked last.
+    pub endpoint: Option<Arc<str>>,
+    /// What was asked, in the protocol's words.
+    pub asked: Asked,
+    /// The code that the client was answered with.
+    pub status: Option<u16>,
+    /// Bytes from the client, heads included.
+    pub bytes_up: u64,
+    /// Bytes to the client, heads included.
+    pub bytes_down: u64,
+    /// How it ended.
+    pub reason: Reason,
+    /// What lay beneath.
+    pub detail: Option<Box<str>>,
+    /// What happened on the way out of the ordinary: tries that failed, waits.
+    pub notes: Vec<Box<str>>,
+}
+
+/// What was asked. One piece of text, so that remembering it takes one piece of memory.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    text: Box<str>,
+    verb: u32,
+    host: u32,
+}
+
+impl Asked {
+    /// `verb` (a method) of `target` (a path) at `host`.
+    pub fn new(verb: &str, host: &str, target: &str) -> Self {
+        let mut text = String::with_capacity(verb.len() + host.len() + target.len());
+        text.push_str(verb);
+        text.push_str(host);
+        text.push_str(target);
+        let length = |part: &str| u32::try_from(part.len()).unwrap_or(u32::MAX);
+        Self { text: text.into(), verb: length(verb), host: length(verb) + length(host) }
+    }
+
+    /// The verb; empty if it never became clear.
+    pub fn verb(&self) -> &str {
+        &self.text[..self.verb as usize]
+    }
+
+    /// Whom it was asked of.
+    pub fn host(&self) -> &str {
+        &self.text[self.verb as usize..self.host as usize]
+    }
+
+    /// What was asked for.
+    pub fn target(&self) -> &str {
+        &self.text[self.host as usize..]
+    }
+}
