@@ -58,8 +58,9 @@ pub(crate) fn read(
     let respond = fields.table_if_written("respond").and_then(|table| respond(table, problems));
     match written[..] {
         [] if lacking => nothing(place, protocol, problems),
-        [first, .., last] => {
-            let message = format!("the route has `{first}` and `{last}`, and can do one thing only");
+        [_, _, ..] => {
+            let names: Vec<_> = written.iter().map(|key| format!("`{key}`")).collect();
+            let message = format!("the route has {}, and can do one thing only", names.join(" and "));
             problems.error(place, message).hint("take one of them away, or write another route for it");
         }
         _ => {}

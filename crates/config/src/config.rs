@@ -132,9 +132,10 @@ fn read(entries: &[Entry], folder: &Path, problems: &mut Problems) -> Config {
     let mut file = Fields::read(&FILE, Place::START, entries, problems);
     let (boot, server) = server::read(file.table("server"), file.table("admin"), folder, problems);
     let listeners = file.named("listener").into_iter();
-    let listeners: Vec<_> = listeners.map(|(name, fields)| listener::read(name, fields, problems)).collect();
+    let listeners: Vec<_> =
+        listeners.map(|(name, fields)| listener::read(name, fields, folder, problems)).collect();
     let upstreams = file.named("upstream").into_iter();
-    let upstreams = upstreams.map(|(name, fields)| upstream::read(name, fields, problems));
+    let upstreams = upstreams.map(|(name, fields)| upstream::read(name, fields, folder, problems));
     let (upstreams, confined): (Vec<_>, Vec<_>) =
         upstreams.map(|UpstreamDraft { upstream, confined }| (upstream, confined)).unzip();
     file.done();

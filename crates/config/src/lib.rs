@@ -1,8 +1,8 @@
 //! The config file and its types: text → what is written → what is obeyed.
 //!
 //! Owns the file: which keys there are ([`FILE`]), what they mean, and whether a file holds together. Refuses
-//! to know what obeying it takes: sockets, pools, threads. It opens one file and asks nothing of the network
-//! or the clock.
+//! to know what obeying it takes: sockets, pools, threads. It opens one file, looks whether those that it
+//! names are there, and asks nothing of the network or the clock.
 //!
 //! Start with [`Config::parse`] and the descriptions in `keys/`. A file goes through three forms: `node` (as
 //! written, with places), `fields` (each value read as its description says, defaults filled in) and
@@ -33,6 +33,7 @@ mod server;
 mod sni;
 mod suggest;
 mod target;
+mod tls;
 mod upstream;
 mod value;
 mod words;
@@ -57,5 +58,6 @@ pub use schema::schema;
 pub use server::{AccessLog, Boot, Dns, Server, Workers};
 pub use sni::{Sni, SniError};
 pub use target::{Part, Target, TargetError};
+pub use tls::{Certificate, ClientCertificates, ListenerTls, TlsIdentity, UpstreamTls};
 pub use upstream::{Balance, Endpoint, Health, HealthCheck, Outlier, Pool, Retry, Upstream};
-pub use words::{HashBy, LogFormat, LogLevel, ProxyProtocolOut, Word};
+pub use words::{HashBy, LogFormat, LogLevel, ProxyProtocolOut, Verify, Word};

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,6 +16,7 @@ use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::{Protocol, quoted};
 use crate::route::{self, Draft, Route};
+use crate::tls::{self, ListenerTls};
 use crate::value::Value;
 use crate::words::ProxyProtocolIn;
 
@@ -29,6 +31,8 @@ pub struct Listener {
     pub bind: Vec<Bind>,
     /// What clients speak.
     pub protocol: Protocol,
+    /// How it proves itself to clients, if TLS ends here.
+    pub tls: Option<ListenerTls>,
     /// Who must send a PROXY protocol header: `None` if nobody sends one.
     pub proxy_protocol: Option<Trusted>,
     /// Whose `Forwarded` and `X-Forwarded-For` are believed; nobody's where it is empty.
@@ -103,8 +107,13 @@ pub(crate) struct ListenerDraft {
     pub(crate) routes: Vec<Draft>,
 }
 
-/// Reads one listener.
-pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> ListenerDraft {
+/// Reads one listener. `folder` is the config file's.
+pub(crate) fn read(
+    name: Spot<String>,
+    mut fields: Fields,
+    folder: &Path,
+    problems: &mut Problems,
+) -> ListenerDraft {
     let place = name.place;
     let bind = bind(&mut fields);
     let confined = fields.confined();
@@ -112,6 +121,7 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
     if let Some(protocol) = protocol {
         tell_of_others(&confined, protocol, problems);
     }
+    let tls = tls::of_listener(&mut fields, folder, problems);
     let proxy_protocol = proxy_protocol(&mut fields, problems);
     let limits = limits(fields.table("limits"), problems);
     let timeouts = timeouts(fields.table("timeouts"), protocol, problems);
@@ -123,12 +133,16 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
     let unix_mode = unix_mode(&mut fields, &bind, problems);
     let routes = routes(&mut fields, protocol, problems);
     fields.done();
+    if let Some(tls) = &tls {
+        tell_of_pass_through(tls.place, &routes, problems);
+    }
     let listener = Listener {
         name: name.value,
         place,
         bind,
         // Where it was refused the file is refused with it, and nobody obeys what stands in for it.
         protocol: protocol.unwrap_or(Protocol::Tcp),
+        tls: tls.map(|tls| tls.value),
         proxy_protocol,
         trusted_forwarders,
         limits,
@@ -273,6 +287,17 @@ fn routes(fields: &mut Fields, protocol: Option<Protocol>, problems: &mut Proble
     }
     name(&mut drafts, problems);
     drafts
+}
+
+/// Routes by `sni` pass TLS through to the endpoints, so it cannot end here as well.
+fn tell_of_pass_through(place: Place, routes: &[Draft], problems: &mut Problems) {
+    if let Some(sni) = routes.iter().find_map(|route| route.sni.first()) {
+        let message = format!(
+            "`tls` ends TLS here, and the route by `sni` in line {} passes it through untouched",
+            sni.place.line
+        );
+        problems.error(place, message).hint("take one of them away, or write another listener for it");
+    }
 }
 
 /// Two routes that take the same connections: the second would never get one.

@@ -1,6 +1,7 @@
 //! `[upstream.NAME]` as it is obeyed.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use tieline_base::{Address, Percent};
@@ -8,6 +9,7 @@ use tieline_base::{Address, Percent};
 use crate::fields::{Confined, Fields, Taken};
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
+use crate::tls::{self, UpstreamTls};
 use crate::value::Value;
 use crate::words::{BalanceWord, HashBy, ProxyProtocolOut};
 
@@ -44,6 +46,8 @@ pub struct Upstream {
     pub panic: Percent,
     /// The header that tells endpoints who the client is.
     pub proxy_protocol: ProxyProtocolOut,
+    /// How they are spoken to by TLS; none: without.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// One member of an upstream.
@@ -146,16 +150,23 @@ pub(crate) struct UpstreamDraft {
     pub(crate) confined: Vec<Confined>,
 }
 
-/// Reads one upstream.
-pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> UpstreamDraft {
+/// Reads one upstream. `folder` is the config file's.
+pub(crate) fn read(
+    name: Spot<String>,
+    mut fields: Fields,
+    folder: &Path,
+    problems: &mut Problems,
+) -> UpstreamDraft {
     let place = name.place;
     let confined = fields.confined();
     let pool = pool(fields.table("pool"));
     let mut timeouts = fields.table("timeouts");
+    let endpoints = endpoints(&mut fields, pool.size, problems);
+    let tls = tls::of_upstream(&mut fields, &endpoints, folder, problems);
     let upstream = Upstream {
         name: name.value,
         place,
-        endpoints: endpoints(&mut fields, pool.size, problems),
+        endpoints,
         balance: balance(&mut fields, problems),
         health: fields.table_if_written("health").and_then(|health| self::health(health, problems)),
         connect_timeout: timeouts.value("connect"),
@@ -170,6 +181,7 @@ pub(crate) fn read(name: Spot<String>, mut fields: Fields, problems: &mut Proble
         proxy_protocol: fields
             .word("proxy_protocol", ProxyProtocolOut::from_word)
             .unwrap_or(ProxyProtocolOut::Off),
+        tls,
     };
     timeouts.done();
     fields.done();

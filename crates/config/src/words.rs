@@ -99,6 +99,38 @@ words! {
 }
 
 words! {
+    /// What becomes of clients that show no certificate.
+    pub(crate) ClientWord {
+        /// They are refused.
+        Required = "required",
+        /// They are let in, unproved; one that shows a wrong certificate is refused.
+        Optional = "optional",
+    }
+}
+
+words! {
+    /// How endpoints are spoken to.
+    pub(crate) UpstreamTlsWord {
+        /// Without TLS.
+        Off = "off",
+        /// By TLS; their certificate is for their name and signed by a root that the system trusts.
+        VerifyFull = "verify-full",
+        /// By TLS, whatever their certificate.
+        Insecure = "insecure",
+    }
+}
+
+words! {
+    /// What of an endpoint's certificate is verified.
+    pub Verify {
+        /// Its name, its dates and its signatures.
+        Full = "full",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+words! {
     /// Who decides about a route's connections.
     pub(crate) AccessWord {
         /// Everybody is let in.
@@ -145,6 +177,12 @@ words! {
         Syslog = "syslog",
     }
 }
+
+/// The word for TLS without files.
+pub(crate) const SELF_SIGNED: &[Word] = &[Word {
+    word: "self-signed",
+    meaning: "By a certificate made at the start, which no client trusts: to try things out.",
+}];
 
 /// The word for nothing, where something else could stand.
 pub(crate) const OFF: &[Word] = &[Word { word: "off", meaning: "Switched off." }];

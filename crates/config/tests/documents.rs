@@ -13,7 +13,9 @@ fn every_example_of_the_pages_is_a_config_without_errors_or_warnings() {
         let examples = examples(&text);
         assert!(!examples.is_empty(), "{}: no example found", page.display());
         for (line, example) in examples {
-            let said = match Config::parse("tieline.toml", &example) {
+            let folder = with_files_of(&example);
+            let file = folder.path().join("tieline.toml");
+            let said = match Config::parse(&file.display().to_string(), &example) {
                 Ok(checked) => checked.warnings,
                 Err(problems) => problems,
             };
@@ -27,6 +29,16 @@ fn every_example_of_the_pages_is_a_config_without_errors_or_warnings() {
 fn an_example_is_what_stands_between_its_fences() {
     let page = "# x\n```toml\na = 1\n```\n```sh\nls\n```\n\n```toml\nb = 2\n\nc = 3\n```\n";
     assert_eq!(examples(page), [(2, "a = 1\n".into()), (9, "b = 2\n\nc = 3\n".into())]);
+}
+
+/// A folder that has the certificates and keys which `example` names.
+fn with_files_of(example: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let quoted = example.split('"').skip(1).step_by(2);
+    for name in quoted.filter(|name| [".crt", ".key", ".pem"].iter().any(|end| name.ends_with(end))) {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    folder
 }
 
 /// The pages that people copy from.

@@ -38,6 +38,30 @@ it is the time between two requests.
 }
 
 #[test]
+fn the_keys_of_http_and_tls_are_explained() {
+    for (key, part) in [
+        ("listener.web.route.host", "Protocol: \"http\""),
+        ("listener.route.path", "{name}"),
+        ("listener.route.headers", "\"*\" for any value"),
+        ("listener.route.query", "after percent-decoding"),
+        ("listener.route.redirect.to", "to = \"https://{host}{path}{query}\""),
+        ("listener.route.respond.type", "\"text/plain; charset=utf-8\""),
+        ("listener.limits.request_line", "a size from 1KiB to 1MiB"),
+        ("listener.limits.body", "a size: B, KiB"),
+        ("listener.timeouts.tunnel_idle", "WebSocket"),
+        ("listener.trusted_forwarders", "X-Forwarded-For"),
+        ("listener.web.tls", "\"self-signed\""),
+        ("listener.tls.client", "\"optional\""),
+        ("upstream.tls", "\"insecure\""),
+        ("upstream.shop.tls.server_name", "certificates"),
+        ("upstream.timeouts.first_byte", "504"),
+        ("upstream.pool.max_age", "not used again"),
+    ] {
+        assert!(text(key).contains(part), "{key}: {}", text(key));
+    }
+}
+
+#[test]
 fn a_block_is_explained_by_its_keys() {
     for key in
         ["server", "[listener.NAME]", "listener", "listener.web", "listener.web.limits", "upstream.pool"]

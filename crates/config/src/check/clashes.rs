@@ -78,8 +78,8 @@ struct Paths {
 
 impl Paths {
     fn own(&mut self, path: PathBuf, owner: String, place: Place, problems: &mut Problems) {
-        // Two spellings of a path are one: `a//b`, `a/./b`. Links are not followed, because checking reads no
-        // disk.
+        // Two spellings of a path are one: `a//b`, `a/./b`. Links are not followed, because the disk may
+        // change.
         let path: PathBuf = path.components().collect();
         match self.owners.entry(path) {
             Entry::Vacant(free) => {

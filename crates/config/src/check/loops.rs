@@ -36,7 +36,7 @@ pub(crate) fn loops(config: &Config, problems: &mut Problems) {
         );
         problems
             .warning(step.endpoint.place, message)
-            .hint("take it out, unless `sni` tells their connections apart");
+            .hint("take it out, unless `sni` or `host` tells their connections apart");
     }
 }
 

@@ -7,7 +7,7 @@ use tieline_base::Bytes;
 
 use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{AccessWord, OFF, ProxyProtocolIn};
+use crate::words::{AccessWord, ClientWord, OFF, ProxyProtocolIn, SELF_SIGNED};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -25,6 +25,14 @@ pub(crate) static LISTENER: Block = Block {
             )
             .example(r#"["0.0.0.0:6432", "[::]:6432"]"#),
         key("protocol", Kind::Protocol).means("What clients speak here.").example("tcp"),
+        key("tls", Kind::Either(&[Kind::Words(SELF_SIGNED), Kind::OneOrMore(&Kind::Table(&TLS))]))
+            .or_else("Clients speak without TLS, or TLS is passed through to the endpoints.")
+            .means(
+                "Clients speak TLS, which ends here. The name that a client asks for chooses among several \
+                 certificates; the first is for all others.",
+            )
+            .example(r#"{ certificate = "web.crt", key = "web.key" }"#)
+            .only(&[Tcp, Http]),
         key("proxy_protocol", Kind::Words(ProxyProtocolIn::WORDS))
             .or("off")
             .means(
@@ -73,11 +81,27 @@ pub(crate) static LISTENER: Block = Block {
             )
             .example(r#"[{ upstream = "db", access = "public" }]"#),
     ],
-    later: &[
-        of_feature("tls", "TLS termination"),
-        of_protocols("auth", &[Postgres, Mysql]),
-        of_protocols("peers", &[Wireguard]),
+    later: &[of_protocols("auth", &[Postgres, Mysql]), of_protocols("peers", &[Wireguard])],
+};
+
+pub(crate) static TLS: Block = Block {
+    path: "listener.*.tls",
+    meaning: "A certificate that is shown to clients, and what they show.",
+    keys: &[
+        key("certificate", Kind::Path)
+            .means("The file of the certificate, followed by those between it and its root, in PEM.")
+            .example("web.crt"),
+        key("key", Kind::Path).means("The file of the certificate's private key, in PEM.").example("web.key"),
+        key("client_ca", Kind::Path)
+            .or_else("Clients are asked for no certificate.")
+            .means("The file of the roots that sign the certificates of clients, in PEM.")
+            .example("clients.pem"),
+        key("client", Kind::Words(ClientWord::WORDS))
+            .or("required")
+            .means("Where there is a `client_ca`: what becomes of clients that show no certificate.")
+            .example("optional"),
     ],
+    later: &[],
 };
 
 pub(crate) static LIMITS: Block = Block {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use Protocol::{Http, Mysql, Postgres};
 
-use crate::key::{Block, Kind, WHOLE_MAX, key, of_feature, of_protocols};
+use crate::key::{Block, Kind, WHOLE_MAX, key, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{BalanceWord, HashBy, ProxyProtocolOut};
+use crate::words::{BalanceWord, HashBy, ProxyProtocolOut, UpstreamTlsWord, Verify};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -63,9 +63,12 @@ pub(crate) static UPSTREAM: Block = Block {
             .or("off")
             .means("The PROXY protocol header that tells endpoints who the client is.")
             .example("v2"),
+        key("tls", Kind::Either(&[Kind::Words(UpstreamTlsWord::WORDS), Kind::Table(&TLS)]))
+            .or("off")
+            .means("Whether endpoints are spoken to by TLS, and what of their certificates is verified.")
+            .example(r#"{ ca = "ca.pem", server_name = "db.internal" }"#),
     ],
     later: &[
-        of_feature("tls", "TLS towards endpoints"),
         of_protocols("protocol", &[Postgres, Mysql]),
         of_protocols("database", &[Postgres, Mysql]),
         of_protocols("user", &[Postgres, Mysql]),
@@ -97,6 +100,34 @@ pub(crate) static ENDPOINT: Block = Block {
             .example("50"),
     ],
     later: &[of_protocols("role", &[Postgres, Mysql])],
+};
+
+pub(crate) static TLS: Block = Block {
+    path: "upstream.*.tls",
+    meaning: "How endpoints prove themselves by TLS, and we to them.",
+    keys: &[
+        key("verify", Kind::Words(Verify::WORDS))
+            .or("full")
+            .means("What of an endpoint's certificate is verified.")
+            .example("none"),
+        key("ca", Kind::Path)
+            .or_else("The roots that the system trusts.")
+            .means("The file of the roots that sign the certificates of endpoints, in PEM; no others count.")
+            .example("ca.pem"),
+        key("server_name", Kind::ServerName)
+            .or_else("The name or IP address of each endpoint.")
+            .means("The name that endpoints are asked for, and that their certificates must be for.")
+            .example("db.internal"),
+        key("certificate", Kind::Path)
+            .or_else("Endpoints are shown no certificate.")
+            .means("The file of the certificate that endpoints are shown if they ask, in PEM.")
+            .example("client.crt"),
+        key("key", Kind::Path)
+            .or_else("Endpoints are shown no certificate.")
+            .means("The file of that certificate's private key, in PEM.")
+            .example("client.key"),
+    ],
+    later: &[],
 };
 
 pub(crate) static HEALTH: Block = Block {
