@@ -19,7 +19,7 @@ pub struct PathPattern {
 /// One segment of a path.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Segment {
-    /// This one, spelled as RFC 3986 §6.2.2 normalizes it: `%20` for a space, `a` never as `%61`.
+    /// This one, after percent-decoding: with a space where the file has `%20`.
     Literal(String),
     /// Any one that is not empty; it bears this name.
     Any(String),
@@ -52,10 +52,10 @@ pub enum PathError {
     /// One name for two segments.
     #[error("\"{0}\" has two segments called \"{1}\"")]
     Twice(String, String),
-    /// A character that is percent-encoded and need not be, or with small letters.
+    /// A character that is percent-encoded and need not be, or must be and is not, or with small letters.
     #[error("\"{0}\" has \"{1}\", which is written \"{2}\"")]
     Encoding(String, String, String),
-    /// An encoded slash, backslash or NUL, or half an encoding.
+    /// A semicolon, an encoded slash, backslash or NUL, half an encoding, or one of no UTF-8.
     #[error("\"{0}\" has \"{1}\", which no request has: such requests are refused")]
     Refused(String, String),
 }
@@ -70,6 +70,9 @@ impl FromStr for PathPattern {
         };
         if path.contains(['?', '#']) {
             return Err(PathError::Query(text.into()));
+        }
+        if path.starts_with('*') {
+            return Err(PathError::Star(text.into()));
         }
         let Some(inner) = path.strip_prefix('/') else { return Err(PathError::Slash(path.into())) };
         if inner.is_empty() {
@@ -103,7 +106,7 @@ fn segment(text: &str, segment: &str) -> Result<Segment, PathError> {
     match segment {
         "." | ".." => Err(PathError::Dots(pair().0, pair().1)),
         "*" | "**" => Err(PathError::Star(text.into())),
-        _ => literal(text, segment).map(|()| Segment::Literal(segment.into())),
+        _ => literal(text, segment).map(Segment::Literal),
     }
 }
 
@@ -112,48 +115,47 @@ fn is_parameter(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// One spelling for each path: two spellings of one would be two routes, of which one is never reached.
-fn literal(text: &str, segment: &str) -> Result<(), PathError> {
+/// `segment` after percent-decoding. There is one spelling for each: two spellings of one path would be two
+/// routes, of which one is never reached.
+fn literal(text: &str, segment: &str) -> Result<String, PathError> {
+    let mut decoded = Vec::with_capacity(segment.len());
     let mut rest = segment;
     while let Some(c) = rest.chars().next() {
-        if c != '%' {
-            if !is_path_character(c) {
-                return Err(PathError::Encoding(text.into(), c.into(), encoded(c)));
-            }
-            rest = &rest[c.len_utf8()..];
-            continue;
-        }
-        let written = rest.get(..3).unwrap_or(rest);
-        let byte =
-            written.get(1..).filter(|hex| hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let Some(Ok(byte)) = byte.map(|hex| u8::from_str_radix(hex, 16)) else {
-            return Err(PathError::Refused(text.into(), written.into()));
+        let (written, byte) = match c {
+            '%' => (rest.get(..3).unwrap_or(rest), encoded_byte(rest)),
+            _ => (&rest[..c.len_utf8()], u8::try_from(c).ok()),
         };
-        let canonical = if is_unreserved(byte) { char::from(byte).into() } else { format!("%{byte:02X}") };
-        if matches!(byte, b'/' | b'\\' | 0) {
-            return Err(PathError::Refused(text.into(), written.into()));
-        }
+        let canonical = match byte {
+            None if c == '%' => return Err(PathError::Refused(text.into(), written.into())),
+            // Servers disagree on what these end.
+            Some(b'/' | b'\\' | b';' | 0) => return Err(PathError::Refused(text.into(), written.into())),
+            Some(byte) if c == '%' => spelled(&[byte]),
+            _ => spelled(written.as_bytes()),
+        };
         if canonical != written {
             return Err(PathError::Encoding(text.into(), written.into(), canonical));
         }
-        rest = &rest[3..];
+        decoded.extend(byte);
+        rest = &rest[written.len()..];
     }
-    Ok(())
+    String::from_utf8(decoded).map_err(|_| PathError::Refused(text.into(), segment.into()))
 }
 
-/// RFC 3986 §3.3, without the percent sign. A semicolon is left out: servers disagree on what it ends.
-fn is_path_character(c: char) -> bool {
-    u8::try_from(c).is_ok_and(is_unreserved) || "!$&'()*+,=:@".contains(c)
+/// The byte that `%` and two digits in front of `text` stand for.
+fn encoded_byte(text: &str) -> Option<u8> {
+    let digits = text.get(1..3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
-/// RFC 3986 §2.3.
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+/// `decoded` as it is spelled in a path: RFC 3986 §6.2.2, encoding what must be encoded and nothing else.
+fn spelled(decoded: &[u8]) -> String {
+    let spell = |byte: &u8| if is_plain(*byte) { char::from(*byte).into() } else { format!("%{byte:02X}") };
+    decoded.iter().map(spell).collect()
 }
 
-fn encoded(c: char) -> String {
-    let mut bytes = [0; 4];
-    c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
+/// RFC 3986 §3.3: what stands in a segment as it is.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
 }
 
 fn no_name_twice(text: &str, segments: &[Segment]) -> Result<(), PathError> {
@@ -193,7 +195,7 @@ impl fmt::Display for PathPattern {
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Segment::Literal(text) => f.write_str(text),
+            Segment::Literal(text) => f.write_str(&spelled(text.as_bytes())),
             Segment::Any(name) => write!(f, "{{{name}}}"),
         }
     }
@@ -217,7 +219,8 @@ mod tests {
             ("/api", false, vec![literal("api")]),
             ("= /healthz", true, vec![literal("healthz")]),
             ("= /api/", true, vec![literal("api"), literal("")]),
-            ("/users/{id}/a%20b", false, vec![literal("users"), any, literal("a%20b")]),
+            ("/users/{id}/a%20b", false, vec![literal("users"), any, literal("a b")]),
+            ("/caf%C3%A9/%7Bid%7D", false, vec![literal("caf\u{e9}"), literal("{id}")]),
             ("/...", false, vec![literal("...")]),
         ] {
             let pattern: PathPattern = text.parse().unwrap();
@@ -243,6 +246,7 @@ mod tests {
             ("/a/../b", "\"..\""),
             ("/./b", "\".\""),
             ("/api/*", "a star"),
+            ("*", "a star"),
             ("/{id", "no whole segment"),
             ("/a{id}", "no whole segment"),
             ("/{}", "no whole segment"),
@@ -253,7 +257,11 @@ mod tests {
             ("/%c3", "written \"%C3\""),
             ("/\u{fc}", "written \"%C3%BC\""),
             ("/a b", "written \"%20\""),
-            ("/a;b", "written \"%3B\""),
+            ("/a;b", "\";\", which no request has"),
+            ("/a%3Bb", "refused"),
+            ("/a%5Cb", "refused"),
+            ("/a%FF", "refused"),
+            ("/%24", "written \"$\""),
             ("/a%2Fb", "refused"),
             ("/%", "refused"),
             ("/%\u{fc}", "refused"),
@@ -265,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_the_same(text in "(= )?(/([a-c.%{}*;\u{fc}]|%20|\\{a\\}){0,3}){0,4}") {
+        fn what_is_read_is_written_the_same(text in "(= )?(/([a-c.%{}*;\u{fc}]|%20|%C3%BC|%7B|\\{a\\}){0,3}){0,4}") {
             if let Ok(pattern) = text.parse::<PathPattern>() {
                 prop_assert_eq!(pattern.to_string(), text);
             }

@@ -291,6 +291,9 @@ fn request_path(text: &str) -> Result<String, Wrong> {
 }
 
 fn method(text: &str) -> Result<String, Wrong> {
+    if text == "*" {
+        return Err(Wrong::Hinted("\"*\" is no method".into(), "leave it out for every method".into()));
+    }
     if !http_match::is_token(text) {
         return Err(Wrong::Because(format!("\"{text}\" is no method; write one like \"GET\"")));
     }
