@@ -22,7 +22,7 @@ pub enum Protocol {
 }
 
 /// The protocols that this version serves. A later one is served by its name here, its keys and its crate.
-pub const SERVED: &[Protocol] = &[Protocol::Tcp];
+pub const SERVED: &[Protocol] = &[Protocol::Tcp, Protocol::Http];
 
 impl Protocol {
     /// Every protocol, served or not.

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tieline_base::Percent;
+use tieline_base::{Bytes, Percent};
 use tieline_config::{
-    Access, AccessLog, Balance, Checked, Config, FILE_BYTES_MAX, HashBy, HealthCheck, Problem, Severity, Sni,
-    Workers, restart_needed,
+    Access, AccessLog, Action, Balance, Checked, Condition, Config, Expected, FILE_BYTES_MAX, HashBy,
+    HealthCheck, HttpMatch, ListenerTls, Part, Problem, Protocol, Redirect, Respond, Route, Segment,
+    Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers, restart_needed,
 };
 
 const LEAST: &str = include_str!("right/least.toml");
@@ -18,7 +19,7 @@ const DATABASE: &str = include_str!("right/database.toml");
 const EVERY_KEY: &str = include_str!("right/every_key.toml");
 
 fn config(text: &str) -> Config {
-    let Checked { config, warnings } = Config::parse("etc/tieline.toml", text).unwrap();
+    let Checked { config, warnings } = Config::parse("tests/tieline.toml", text).unwrap();
     assert_eq!(warnings, []);
     config
 }
@@ -33,7 +34,7 @@ fn right_files_are_read_without_a_word() {
 #[test]
 fn what_is_left_out_has_its_default() {
     let config = config(LEAST);
-    assert_eq!(config.boot.data, Path::new("etc/tieline-data"));
+    assert_eq!(config.boot.data, Path::new("tests/tieline-data"));
     assert_eq!(config.boot.workers, Workers::Auto);
     assert_eq!(config.boot.admin_listen, Some("127.0.0.1:7070".parse().unwrap()));
     assert_eq!(config.live.server.access_log, AccessLog::Stdout);
@@ -79,6 +80,116 @@ fn what_is_written_is_what_is_obeyed() {
     assert_eq!(upstream.health.as_ref().unwrap().check, HealthCheck::Http("/healthz".into()));
     assert_eq!((upstream.endpoints[0].weight, upstream.endpoints[0].connections), (2, Some(50)));
     assert_eq!(upstream.endpoints[1].address.to_string(), "unix:/run/shop.sock");
+}
+
+#[test]
+fn an_http_route_is_what_its_keys_say() {
+    let config = config(EVERY_KEY);
+    let web = config.live.listener("web").unwrap();
+    let names: Vec<_> = web.routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(names, ["web", "respond", "redirect", "redirect-2"]);
+    let matches = &web.routes[0].matches;
+    let hosts: Vec<_> = matches.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["10.0.0.5", "shop.example.com", "*.shop.example.com"]);
+    let path = matches.path.as_ref().unwrap();
+    assert_eq!(path.to_string(), "/users/{id}");
+    assert_eq!(path.segments, [Segment::Literal("users".into()), Segment::Any("id".into())]);
+    assert_eq!(matches.methods, ["GET", "PUT"]);
+    let condition = |name: &str, value| Condition { name: name.into(), value };
+    let version = Expected::Exactly("2".into());
+    assert_eq!(matches.headers, [condition("accept", Expected::Present), condition("x-version", version)]);
+    let query = Expected::Exactly("a b".into());
+    assert_eq!(matches.query, [condition("preview", Expected::Present), condition("q", query)]);
+    assert!(web.routes[1].matches.path.as_ref().unwrap().exact);
+    assert_eq!(web.routes[2].matches, HttpMatch::default());
+    assert_eq!(config.live.listener("tls").unwrap().routes[0].matches, HttpMatch::default());
+}
+
+#[test]
+fn an_http_route_has_one_action() {
+    let config = config(EVERY_KEY);
+    let [first, healthz, all, old] = &config.live.listener("web").unwrap().routes[..] else { panic!() };
+    assert_eq!((first.upstream(), first.upstream.as_str()), (Some("web"), "web"));
+    assert_eq!(first.action, Action::Upstream("web".into()));
+    let well = Respond { status: 200, body: "well".into(), media_type: "text/html".into() };
+    assert_eq!(healthz.action, Action::Respond(well));
+    assert_eq!((healthz.upstream(), healthz.upstream.as_str()), (None, ""));
+    let redirect = |route: &Route| match &route.action {
+        Action::Redirect(Redirect { to, status }) => (to.parts.clone(), *status),
+        other => panic!("{other:?}"),
+    };
+    let text = |text: &str| Part::Text(text.into());
+    let parts = vec![text("https://"), Part::Host, text(":8443"), Part::Path, Part::Query];
+    assert_eq!(redirect(all), (parts, 301));
+    assert_eq!(redirect(old), (vec![text("/new"), Part::Path], 308));
+}
+
+#[test]
+fn timeouts_and_limits_of_http_have_their_defaults() {
+    let text = LEAST.replace("\"tcp\"", "\"http\"");
+    let config = config(&text);
+    let listener = config.live.listener("echo").unwrap();
+    assert_eq!(listener.protocol, Protocol::Http);
+    let seconds = [
+        (listener.timeouts.idle, 75),
+        (listener.timeouts.request_head, 10),
+        (listener.timeouts.body_gap, 60),
+        (listener.timeouts.tunnel_idle, 3_600),
+    ];
+    assert!(seconds.iter().all(|(timeout, seconds)| timeout.as_secs() == *seconds), "{seconds:?}");
+    let limits = &listener.limits;
+    assert_eq!((limits.request_line, limits.request_head), (Bytes(8_192), Bytes(32_768)));
+    assert_eq!((limits.request_fields, limits.body), (100, None));
+    assert_eq!((&listener.tls, &listener.trusted_forwarders[..]), (&None, &[][..]));
+    let upstream = config.live.upstream("echo").unwrap();
+    assert_eq!((upstream.first_byte_timeout.as_secs(), upstream.gap_timeout.as_secs()), (60, 60));
+    assert_eq!((upstream.pool.idle.as_secs(), upstream.pool.max_age.as_secs()), (60, 3_600));
+    assert_eq!(upstream.tls, None);
+}
+
+#[test]
+fn tls_names_its_files_from_the_folder_of_the_config() {
+    let config = config(EVERY_KEY);
+    let file = |name: &str| Path::new("tests/tls").join(name);
+    let Some(ListenerTls::Certificates(certificates)) = &config.live.listener("web").unwrap().tls else {
+        panic!()
+    };
+    assert_eq!((&certificates[0].certificate, &certificates[0].key), (&file("web.crt"), &file("web.key")));
+    let client = certificates[0].client.as_ref().unwrap();
+    assert_eq!((&client.ca, client.required), (&file("ca.pem"), false));
+    let tls = UpstreamTls {
+        verify: Verify::Full,
+        ca: Some(file("ca.pem")),
+        server_name: Some("web.internal".into()),
+        identity: Some(TlsIdentity { certificate: file("web.crt"), key: file("web.key") }),
+    };
+    assert_eq!(config.live.upstream("web").unwrap().tls, Some(tls));
+}
+
+#[test]
+fn tls_of_a_listener_is_one_table_several_or_a_word() {
+    let tls = |value: &str| {
+        let text = LEAST.replace("protocol =", &format!("tls = {value}\nprotocol ="));
+        config(&text).live.listener("echo").unwrap().tls.clone().unwrap()
+    };
+    assert_eq!(tls("\"self-signed\""), ListenerTls::SelfSigned);
+    let one = "{ certificate = \"tls/web.crt\", key = \"tls/web.key\" }";
+    let ListenerTls::Certificates(single) = tls(one) else { panic!() };
+    let ListenerTls::Certificates(several) = tls(&format!("[{one}, {one}]")) else { panic!() };
+    assert_eq!((&single[0], several.len()), (&several[1], 2));
+    assert_eq!(single[0].client, None);
+    let required = format!("{}, client_ca = \"tls/ca.pem\" }}", one.trim_end_matches(" }"));
+    let ListenerTls::Certificates(strict) = tls(&required) else { panic!() };
+    assert!(strict[0].client.as_ref().unwrap().required);
+}
+
+#[test]
+fn an_upstream_of_both_protocols_may_have_the_keys_of_either() {
+    let http = LEAST.replace("echo", "web").replace("7000", "7002").replace("\"tcp\"", "\"http\"");
+    let (listener, _) = http.split_once("[upstream").unwrap();
+    let listener = listener.replace("upstream = \"web\"", "upstream = \"echo\"");
+    let config = config(&format!("{LEAST}timeouts.gap = \"5s\"\n{listener}"));
+    assert_eq!(config.live.upstream("echo").unwrap().gap_timeout.as_secs(), 5);
 }
 
 #[test]
@@ -204,7 +315,7 @@ proptest! {
 
     #[test]
     fn no_line_left_out_doubled_or_moved_makes_the_reader_fall_over(
-        edits in prop::collection::vec((0usize..70, 0usize..70, 0u8..3), 1..6),
+        edits in prop::collection::vec((0usize..200, 0usize..200, 0u8..3), 1..6),
     ) {
         let mut lines: Vec<_> = EVERY_KEY.lines().collect();
         for (from, to, edit) in edits {
@@ -220,7 +331,7 @@ proptest! {
 
     #[test]
     fn no_value_in_place_of_another_makes_the_reader_fall_over(
-        at in 0usize..70,
+        at in 0usize..200,
         value in prop::sample::select(vec![
             "1", "-1", "\"\"", "\"x\"", "true", "[]", "{}", "[[]]", "[{}]", "[1, \"x\"]", "{ a = 1 }", "1.5",
             "2026-01-01",
