@@ -76,9 +76,7 @@ pub fn parse_request<'r, 'b>(
     }
     // RFC 9112 §2.2: one empty line is forgiven, as old clients end bodies with it.
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-    if matches!(head.first(), Some(b'\r' | b'\n')) {
-        return Err(HttpError::EmptyLines);
-    }
+    refuse_empty_line(head)?;
     let (headers, kinds) = room.split(limits);
     let mut parsed = httparse::Request::new(&mut []);
     let config = ParserConfig::default();
@@ -192,6 +190,15 @@ fn host<'b>(target: &Target<'b>, version: Version, facts: &Facts<'b>) -> Result<
     Ok(target.authority.unwrap_or(named))
 }
 
+/// The parser would skip any number of them.
+pub(super) fn refuse_empty_line(head: &[u8]) -> Result<(), HttpError> {
+    match head {
+        [b'\r', b'\n', ..] => Err(HttpError::EmptyLines),
+        [b'\r' | b'\n', ..] => Err(HttpError::BareNewline),
+        _ => Ok(()),
+    }
+}
+
 /// What is wrong with a head that was refused; costs what it wants.
 #[cold]
 fn explain(error: Error, head: &[u8]) -> HttpError {
@@ -201,7 +208,7 @@ fn explain(error: Error, head: &[u8]) -> HttpError {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let parts: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     match (error, &parts[..]) {
-        (Error::Version, [_, _, version]) if is_version(version) => HttpError::Version,
+        (Error::Version, [_, _, version]) if is_other_version(version) => HttpError::Version,
         (Error::Token, [method, target, _]) if is_token(method) && !target.is_empty() => HttpError::Target,
         (Error::Token | Error::Version | Error::NewLine | Error::Status, _) => HttpError::RequestLine,
         _ => explain_fields(error, head),
@@ -219,10 +226,15 @@ pub(super) fn explain_fields(error: Error, head: &[u8]) -> HttpError {
     }
 }
 
-/// `HTTP/` and two digits, which ours are not.
-pub(super) fn is_version(text: &[u8]) -> bool {
-    matches!(text, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+/// `HTTP/` and two digits, but not ours.
+pub(super) fn is_other_version(text: &[u8]) -> bool {
+    match text {
+        b"HTTP/1.0" | b"HTTP/1.1" => false,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
+    }
 }
 
 pub(super) fn has_bare_newline(head: &[u8]) -> bool {

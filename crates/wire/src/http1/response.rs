@@ -4,7 +4,7 @@ use httparse::{Error, ParserConfig, Status};
 
 use super::facts::{Facts, Framing};
 use super::fields::Room;
-use super::request::{explain_fields, has_bare_newline, is_version};
+use super::request::{explain_fields, has_bare_newline, is_other_version, refuse_empty_line};
 use super::{Fields, HttpError, Limits, Version};
 
 /// What of a request decides how its answer is read.
@@ -60,9 +60,7 @@ pub fn parse_response<'r, 'b>(
     if head.len() > limits.head {
         return Err(HttpError::HeadTooLarge);
     }
-    if matches!(head.first(), Some(b'\r' | b'\n')) {
-        return Err(HttpError::EmptyLines);
-    }
+    refuse_empty_line(head)?;
     let (headers, kinds) = room.split(limits);
     let mut parsed = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
@@ -123,7 +121,7 @@ fn explain(error: Error, head: &[u8]) -> HttpError {
         return HttpError::BareNewline;
     }
     match error {
-        Error::Version if head.get(..8).is_some_and(is_version) => HttpError::Version,
+        Error::Version if head.get(..8).is_some_and(is_other_version) => HttpError::Version,
         Error::Version | Error::Status | Error::Token | Error::NewLine => HttpError::StatusLine,
         _ => explain_fields(error, head),
     }
