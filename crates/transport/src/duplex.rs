@@ -3,7 +3,8 @@
 //! Small messages are read into one buffer that the worker's connections share and written on at once: two
 //! system calls, nothing owned in between. When a read fills the buffer the direction turns to bulk: pages
 //! are spliced through a kernel pipe and never enter this process. Only bytes that the receiver does not take
-//! yet are owned, in a remainder or a pipe that goes back when empty: an idle connection owns neither.
+//! yet are owned, in a remainder or a pipe that goes back when empty: an idle connection owns neither. Where
+//! one side speaks TLS, every byte must pass through this process: it is never spliced.
 
 use std::cell::RefCell;
 use std::io;
@@ -192,12 +193,13 @@ impl<M: Meter> Turn<'_, '_, M> {
             return Poll::Pending;
         }
         if flow.stage == FlowStage::Ending {
-            flow.stage = FlowStage::Done;
-            if last {
-                // The sockets are closed next, which says the same without a system call of its own.
-                return Poll::Ready(Ok(()));
+            // The sockets are closed next, which says the same without a system call of its own; but TLS has
+            // words for it.
+            if !last || !to.is_plain() {
+                ready!(Pin::new(to).poll_shutdown(self.cx)).map_err(|error| (End::Receiver, error))?;
             }
-            return Poll::Ready(to.shutdown_write().map_err(|error| (End::Receiver, error)));
+            flow.stage = FlowStage::Done;
+            return Poll::Ready(Ok(()));
         }
         let moved = ready!(flow.receive(from, to, self.cx))?;
         if moved == 0 {
@@ -241,7 +243,11 @@ impl Flow {
     fn flush(&mut self, to: &mut Io, cx: &mut Context<'_>) -> Step<()> {
         loop {
             let sent = match &mut self.held {
-                Held::Nothing => return Poll::Ready(Ok(())),
+                // TLS may hold what it has encrypted; a plain socket holds nothing.
+                Held::Nothing => {
+                    let flushed = Pin::new(to).poll_flush(cx);
+                    return flushed.map_err(|error| (End::Receiver, error));
+                }
                 Held::Bytes(left) => {
                     let sent = ready!(Pin::new(&mut *to).poll_write(cx, &left.bytes[left.sent..]));
                     sent.map(|sent| left.sent += sent)
@@ -272,7 +278,7 @@ impl Flow {
 
     /// Takes what the sender has, by the cheaper way for what it sends: 0 at its end.
     fn receive(&mut self, from: &mut Io, to: &mut Io, cx: &mut Context<'_>) -> Step<usize> {
-        if self.bulk {
+        if self.bulk && from.is_plain() && to.is_plain() {
             ready!(from.poll_ready(Interest::READABLE, cx)).map_err(|error| (End::Sender, error))?;
             // Without a descriptor left for a pipe, reading needs none.
             if let Ok(pipe) = Pipe::take() {

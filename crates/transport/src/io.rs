@@ -11,6 +11,8 @@ use rustix::net::{AddressFamily, Shutdown, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::tls::TlsStream;
+
 /// A connected byte stream. A closed enum, so that two plain sockets can be joined in the kernel.
 #[derive(Debug)]
 pub enum Io {
@@ -18,6 +20,14 @@ pub enum Io {
     Tcp(TcpStream),
     /// A unix stream socket.
     Unix(UnixStream),
+    /// Either of them, encrypted.
+    Tls(Box<TlsStream>),
+}
+
+/// The socket that carries an [`Io`].
+enum Socket<'i> {
+    Tcp(&'i TcpStream),
+    Unix(&'i UnixStream),
 }
 
 impl Io {
@@ -38,9 +48,22 @@ impl Io {
 
     /// The local address, if it is a TCP connection: what a PROXY header names as the destination.
     pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        match self.socket() {
+            Socket::Tcp(tcp) => tcp.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Whether the socket's bytes are the conversation's, so that the kernel may move them.
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self, Io::Tls(_))
+    }
+
+    fn socket(&self) -> Socket<'_> {
         match self {
-            Io::Tcp(tcp) => tcp.local_addr().ok(),
-            Io::Unix(_) => None,
+            Io::Tcp(tcp) => Socket::Tcp(tcp),
+            Io::Unix(unix) => Socket::Unix(unix),
+            Io::Tls(tls) => tls.carrier().socket(),
         }
     }
 
@@ -54,26 +77,25 @@ impl Io {
     /// client may say all it has to say before it listens. May be dropped at any time.
     pub async fn broken(&self) {
         // An error of the poller itself counts as broken: nothing would ever be heard of the socket again.
-        let _ = match self {
-            Io::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
-            Io::Unix(unix) => unix.ready(Interest::ERROR).await,
+        let _ = match self.socket() {
+            Socket::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
+            Socket::Unix(unix) => unix.ready(Interest::ERROR).await,
         };
     }
 
     /// What broke the connection, if the poller knows of it. Wakes nobody later.
     pub(crate) fn error(&self, cx: &mut Context<'_>) -> Option<io::Error> {
         let known = pin!(self.broken()).poll(cx);
-        let error = match self {
+        let error = match self.socket() {
             _ if known.is_pending() => return None,
-            Io::Tcp(tcp) => tcp.take_error(),
-            Io::Unix(unix) => unix.take_error(),
+            Socket::Tcp(tcp) => tcp.take_error(),
+            Socket::Unix(unix) => unix.take_error(),
         };
         let unnamed = || io::ErrorKind::ConnectionReset.into();
         Some(error.unwrap_or_else(Some).unwrap_or_else(unnamed))
     }
 
-    /// Says to the peer that no more bytes will come; those on their way still arrive.
-    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+    fn shutdown_write(&self) -> io::Result<()> {
         match rustix::net::shutdown(self, Shutdown::Write) {
             // The peer reset it meanwhile: reading will say so.
             Err(rustix::io::Errno::NOTCONN) => Ok(()),
@@ -81,12 +103,15 @@ impl Io {
         }
     }
 
+    /// Whether trying is worth it: what TLS has decrypted already needs no socket.
     pub(crate) fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self, interest.is_readable()) {
             (Io::Tcp(tcp), true) => tcp.poll_read_ready(cx),
             (Io::Tcp(tcp), false) => tcp.poll_write_ready(cx),
             (Io::Unix(unix), true) => unix.poll_read_ready(cx),
             (Io::Unix(unix), false) => unix.poll_write_ready(cx),
+            (Io::Tls(tls), true) if tls.holds_unread() => Poll::Ready(Ok(())),
+            (Io::Tls(tls), _) => tls.carrier().poll_ready(interest, cx),
         }
     }
 
@@ -99,15 +124,17 @@ impl Io {
         match self {
             Io::Tcp(tcp) => tcp.try_io(interest, call),
             Io::Unix(unix) => unix.try_io(interest, call),
+            // What is done to the socket itself would tear the encrypted stream.
+            Io::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
 impl AsFd for Io {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Io::Tcp(tcp) => tcp.as_fd(),
-            Io::Unix(unix) => unix.as_fd(),
+        match self.socket() {
+            Socket::Tcp(tcp) => tcp.as_fd(),
+            Socket::Unix(unix) => unix.as_fd(),
         }
     }
 }
@@ -121,6 +148,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Io::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+            Io::Tls(tls) => tls.poll_read(cx, buffer),
         }
     }
 }
@@ -130,14 +158,37 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Io::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+            Io::Tls(tls) => tls.poll_write(cx, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())),
+            Io::Tls(tls) => tls.poll_flush(cx),
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shutdown_write())
+    /// Says to the peer that no more bytes will come; those on their way still arrive.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tls(tls) => tls.poll_shutdown(cx),
+            plain => Poll::Ready(plain.shutdown_write()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Io, TcpStream, UnixStream};
+
+    #[test]
+    fn encryption_costs_a_plain_connection_no_byte() {
+        #[expect(dead_code, reason = "only its size matters")]
+        enum Plain {
+            Tcp(TcpStream),
+            Unix(UnixStream),
+        }
+        assert_eq!(size_of::<Io>(), size_of::<Plain>());
     }
 }

@@ -1,7 +1,7 @@
 //! Floor 2: how bytes travel.
 //!
-//! Owns sockets: listening, accepting, dialing, the first bytes (PROXY header, TLS hello), and [`Duplex`],
-//! which moves bytes both ways in the kernel where it can. Refuses to know routes, policy, pools and what
+//! Owns sockets: listening, accepting, dialing, the first bytes (PROXY header, TLS hello), [`tls`], and
+//! [`Duplex`], which moves bytes both ways in the kernel where it can. Refuses to know routes, policy, pools and what
 //! bytes mean. It is the only user of `tokio::net` and the only home of `unsafe`. Start with [`Io`], then
 //! [`Duplex`].
 #![allow(clippy::disallowed_types)] // the home of tokio::net
@@ -14,6 +14,7 @@ mod listen;
 mod pipe;
 mod settle;
 mod stall;
+pub mod tls;
 
 pub use descriptors::{FileLimit, is_exhaustion, raise_file_limit};
 pub use dial::{DialOptions, dial, dial_first};

@@ -1,0 +1,210 @@
+//! TLS towards upstreams.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio_rustls::TlsConnector;
+
+use super::certificates::{CertificateFiles, load_pair, load_roots};
+use super::error::{TlsConnectError, TlsError};
+use super::files::Files;
+use super::stream::TlsStream;
+use super::{Alpn, TlsVersion, provider};
+use crate::Io;
+
+/// What TLS towards an upstream is made of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClientTlsSettings {
+    /// Who may vouch for the upstream.
+    pub roots: Roots,
+    /// Whether anybody must.
+    pub verify: Verify,
+    /// Who we prove to be, if the upstream asks.
+    pub certificate: Option<CertificateFiles>,
+    /// What is offered, the preferred one first.
+    pub alpn: Vec<Alpn>,
+    /// The name to ask for and to check, where it is not the endpoint's own.
+    pub server_name: Option<String>,
+    /// The oldest version that is spoken.
+    pub version_min: TlsVersion,
+}
+
+/// Certificate authorities.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Roots {
+    /// Whom this machine trusts.
+    #[default]
+    System,
+    /// Those in a PEM file and nobody else.
+    Bundle(PathBuf),
+}
+
+/// Whether the upstream must prove who it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Verify {
+    /// Its name and its chain of authorities are checked.
+    #[default]
+    Full,
+    /// Dangerous: whoever answers is taken for the upstream. Stops eavesdroppers, not impostors.
+    DangerouslyNone,
+}
+
+/// TLS towards an upstream, ready to connect. Sessions are resumed among all that share one.
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    server_name: Option<ServerName<'static>>,
+    files: Files,
+    warnings: Vec<String>,
+}
+
+/// Upstreams whose last sessions are kept.
+const SESSIONS_MAX: usize = 256;
+
+impl ClientTls {
+    /// Reads every file. Blocks: not for a thread that serves connections.
+    ///
+    /// # Errors
+    /// [`TlsError`]: the first file that is of no use, and why.
+    pub fn load(settings: &ClientTlsSettings) -> Result<ClientTls, TlsError> {
+        let (provider, mut files) = (provider(), Files::default());
+        let named = settings
+            .server_name
+            .as_deref()
+            .map(|name| server_name(name).ok_or_else(|| TlsError::ServerName(name.into())));
+        let verifier = verifier(&mut files, settings, &provider)?;
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(settings.version_min.and_newer())?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match &settings.certificate {
+            Some(pair) => {
+                let pair = load_pair(&mut files, pair, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        let warnings = warnings(&files, settings);
+        Ok(ClientTls { config: Arc::new(config), server_name: named.transpose()?, files, warnings })
+    }
+
+    /// Whether a file no longer holds what was loaded from it. The system's own authorities are not watched.
+    pub fn changed(&self) -> bool {
+        self.files.changed()
+    }
+
+    /// What is unwise but works: one line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing that could hold a key.
+        let name = &self.server_name;
+        f.debug_struct("ClientTls")
+            .field("server_name", name)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Completes the handshake with an upstream, without a deadline: the caller has one. `endpoint` is the name,
+/// or the IP address, that is asked for and checked where the settings name none.
+///
+/// # Errors
+/// [`TlsConnectError`]; `io` is closed then.
+pub async fn connect_tls(
+    io: Io,
+    tls: &ClientTls,
+    endpoint: &str,
+) -> Result<(Io, Option<Alpn>), TlsConnectError> {
+    let own = || server_name(endpoint).ok_or_else(|| TlsConnectError::ServerName(endpoint.into()));
+    let name = tls.server_name.clone().map_or_else(own, Ok)?;
+    // Boxed: some kilobytes that a connection needs for a moment should not be part of it for life.
+    let stream = Box::pin(TlsConnector::from(tls.config.clone()).connect(name, io)).await?;
+    let alpn = stream.get_ref().1.alpn_protocol().and_then(Alpn::new);
+    Ok((Io::Tls(Box::new(TlsStream::new(stream.into()))), alpn))
+}
+
+fn server_name(text: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(text.to_owned()).ok()
+}
+
+fn warnings(files: &Files, settings: &ClientTlsSettings) -> Vec<String> {
+    let mut warnings = files.warnings().to_vec();
+    if settings.verify == Verify::DangerouslyNone {
+        let name = settings.server_name.as_deref().unwrap_or("the upstream");
+        warnings.push(format!("the certificate of {name} is not verified: anyone in between can pose as it"));
+    }
+    warnings
+}
+
+fn verifier(
+    files: &mut Files,
+    settings: &ClientTlsSettings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    match (settings.verify, &settings.roots) {
+        (Verify::DangerouslyNone, _) => Ok(Arc::new(Unverified(provider.clone()))),
+        (Verify::Full, Roots::System) => {
+            let verifier = rustls_platform_verifier::Verifier::new(provider.clone());
+            Ok(Arc::new(verifier.map_err(TlsError::SystemRoots)?))
+        }
+        (Verify::Full, Roots::Bundle(path)) => {
+            let roots = Arc::new(load_roots(files, path)?);
+            let builder = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+            Ok(builder.build().map_err(|error| TlsError::file(path, error.to_string()))?)
+        }
+    }
+}
+
+/// Takes every certificate, but still wants proof that the peer has its key.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,123 @@
+//! TLS towards clients.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+
+use super::certificates::{CertificateFiles, load_pair, load_revocations, load_roots};
+use super::error::TlsError;
+use super::files::Files;
+use super::names::ByName;
+use super::{Alpn, TlsVersion, provider};
+
+/// What a TLS server is made of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServerTlsSettings {
+    /// Chosen by the name the client asks for; the first is for all others.
+    pub certificates: Vec<CertificateFiles>,
+    /// What may be negotiated, the preferred one first. Empty: nothing is.
+    pub alpn: Vec<Alpn>,
+    /// The oldest version that is spoken.
+    pub version_min: TlsVersion,
+    /// Whether clients prove who they are.
+    pub client_certificates: Option<ClientCertificates>,
+    /// Refuses clients that ask for a name that no certificate bears, or for none.
+    pub strict_sni: bool,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientCertificates {
+    /// The authorities that may vouch for a client.
+    pub ca: PathBuf,
+    /// Their revocation lists. One of each authority in a client's chain is needed then, and none may have
+    /// expired: what is not known to be valid is refused.
+    pub crl: Option<PathBuf>,
+    /// Refuses clients without a certificate; a wrong one is refused in any case.
+    pub required: bool,
+}
+
+/// A TLS server, ready to accept.
+pub struct ServerTls {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) names: Arc<ByName>,
+    files: Files,
+}
+
+/// Sessions that are kept for clients that take no tickets; the oldest makes room.
+const SESSIONS_MAX: usize = 4_096;
+
+impl ServerTls {
+    /// Reads every file. Blocks: not for a thread that serves connections.
+    ///
+    /// # Errors
+    /// [`TlsError`]: the first file that is of no use, and why.
+    pub fn load(settings: &ServerTlsSettings) -> Result<ServerTls, TlsError> {
+        let (provider, mut files) = (provider(), Files::default());
+        let mut load = |pair| load_pair(&mut files, pair, &provider).map(Arc::new);
+        let pairs: Vec<Arc<CertifiedKey>> =
+            settings.certificates.iter().map(&mut load).collect::<Result<_, _>>()?;
+        if pairs.is_empty() {
+            return Err(TlsError::NoCertificate);
+        }
+        let names = Arc::new(ByName::new(pairs, settings.strict_sni));
+        let clients = match &settings.client_certificates {
+            Some(clients) => client_verifier(&mut files, clients, &provider)?,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(settings.version_min.and_newer())?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(names.clone());
+        config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
+        // Made anew with every load: a session must not carry an identity past the revocation of it.
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        Ok(ServerTls { config: Arc::new(config), names, files })
+    }
+
+    /// Whether a file no longer holds what was loaded from it: time to load anew. Cheap enough for every few
+    /// seconds.
+    pub fn changed(&self) -> bool {
+        self.files.changed()
+    }
+
+    /// What is unwise but works: one line each.
+    pub fn warnings(&self) -> &[String] {
+        self.files.warnings()
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing that could hold a key.
+        f.debug_struct("ServerTls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+fn client_verifier(
+    files: &mut Files,
+    clients: &ClientCertificates,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = load_roots(files, &clients.ca)?;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    if let Some(path) = &clients.crl {
+        builder = builder.with_crls(load_revocations(files, path)?).enforce_revocation_expiration();
+    }
+    if !clients.required {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map_err(|error| match (&error, &clients.crl) {
+        (VerifierBuilderError::InvalidCrl(_), Some(path)) => {
+            TlsError::file(path, format!("a revocation list is malformed: {error}"))
+        }
+        _ => TlsError::file(&clients.ca, error.to_string()),
+    })
+}

@@ -1,0 +1,65 @@
+//! The bytes inside TLS.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::Io;
+
+/// An encrypted conversation over a plain one. What is written may wait here for the socket until it is
+/// flushed.
+pub struct TlsStream(tokio_rustls::TlsStream<Io>);
+
+impl TlsStream {
+    pub(super) fn new(stream: tokio_rustls::TlsStream<Io>) -> TlsStream {
+        TlsStream(stream)
+    }
+
+    /// What carries it.
+    pub(crate) fn carrier(&self) -> &Io {
+        self.0.get_ref().0
+    }
+
+    /// Whether decrypted bytes, or an end, wait here: the socket need not be ready then.
+    pub(crate) fn holds_unread(&self) -> bool {
+        !self.0.get_ref().1.wants_read()
+    }
+
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.0).poll_read(cx, buffer));
+        Poll::Ready(read.map_err(|error| match error.kind() {
+            // RFC 8446 §6.1: without a close_notify nobody knows whether this is all; an attacker may have cut
+            // it.
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), TRUNCATED),
+            _ => error,
+        }))
+    }
+
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    /// Says close_notify, then ends the carrier's half.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+const TRUNCATED: &str = "the TLS stream ended without a close_notify: it may have been cut short";
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TlsStream").field(self.carrier()).finish()
+    }
+}
