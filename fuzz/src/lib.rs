@@ -8,6 +8,10 @@ mod config;
 mod filter;
 mod greeting;
 mod hello;
+mod http_chunks;
+mod http_request;
+mod http_response;
+mod http_target;
 mod prefixes;
 mod proxy;
 
@@ -15,11 +19,24 @@ pub use config::config;
 pub use filter::filter;
 pub use greeting::greeting;
 pub use hello::hello;
+pub use http_chunks::http_chunks;
+pub use http_request::http_request;
+pub use http_response::http_response;
+pub use http_target::http_target;
 pub use proxy::proxy;
 
 /// A target: any bytes in, a panic when a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus folder.
-pub const TARGETS: [(&str, Target); 5] =
-    [("config", config), ("filter", filter), ("greeting", greeting), ("hello", hello), ("proxy", proxy)];
+pub const TARGETS: [(&str, Target); 9] = [
+    ("config", config),
+    ("filter", filter),
+    ("greeting", greeting),
+    ("hello", hello),
+    ("http_chunks", http_chunks),
+    ("http_request", http_request),
+    ("http_response", http_response),
+    ("http_target", http_target),
+    ("proxy", proxy),
+];

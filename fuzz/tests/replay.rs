@@ -44,6 +44,26 @@ fn hello_survives_mutation() {
 }
 
 #[test]
+fn http_chunks_survives_mutation() {
+    mutate("http_chunks", MUTATIONS);
+}
+
+#[test]
+fn http_request_survives_mutation() {
+    mutate("http_request", MUTATIONS);
+}
+
+#[test]
+fn http_response_survives_mutation() {
+    mutate("http_response", MUTATIONS);
+}
+
+#[test]
+fn http_target_survives_mutation() {
+    mutate("http_target", MUTATIONS);
+}
+
+#[test]
 fn proxy_survives_mutation() {
     mutate("proxy", MUTATIONS);
 }

@@ -15,7 +15,7 @@ pub struct PathRules {
     pub encoded_slash: bool,
     /// `\` or `%5c`, which some take for a slash too.
     pub backslash: bool,
-    /// `%00`, which ends a name in C.
+    /// A NUL, plain or `%00`, which ends a name in C.
     pub nul: bool,
     /// `;` or `%3b`: what follows is part of the name to some, and nothing to others.
     pub semicolon: bool,
@@ -36,7 +36,7 @@ pub enum PathError {
     #[error("the path contains a backslash")]
     Backslash,
     /// See [`PathRules::nul`].
-    #[error("the path contains an encoded NUL")]
+    #[error("the path contains a NUL")]
     Nul,
     /// See [`PathRules::semicolon`].
     #[error("the path contains a semicolon")]
@@ -54,7 +54,7 @@ impl<'b> Path<'b> {
 
     /// `path`, if `rules` let it through.
     pub fn checked_by(path: &'b str, rules: &PathRules) -> Result<Self, PathError> {
-        if path.bytes().any(|byte| matches!(byte, b'%' | b'.' | b';' | b'\\')) {
+        if path.bytes().any(|byte| matches!(byte, b'%' | b'.' | b';' | b'\\' | 0)) {
             check(path.as_bytes(), rules)?;
         }
         Ok(Self(path))

@@ -29,6 +29,7 @@ fn paths_that_servers_read_differently_are_refused() {
         ("/a%5Cb", Backslash),
         ("/a\\b", Backslash),
         ("/a%00", Nul),
+        ("/a\0", Nul),
         ("/a;b", Semicolon),
         ("/a%3bb", Semicolon),
         ("/a%3Bb", Semicolon),
