@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tieline_base::{Address, Clock, Fault, Generation, Reason, Stage, Whose, WorkerId};
+use tieline_base::{Address, Bytes, Clock, Fault, Generation, Reason, Stage, Whose, WorkerId};
 use tieline_config as config;
 use tieline_conn::{
     Admission, Connection, HashBy, Limits, Listener, Protocol, Route, Serving, Snapshot, Timeouts,
 };
+use tieline_http::{self as http, Http};
 use tieline_policy::{Access, Allow, Networks, Rule};
 use tieline_pool::{
     Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
@@ -25,12 +26,12 @@ use tieline_wire::greeting::Probe;
 use tieline_wire::proxy;
 
 /// What a listener's bytes mean, and which way they go. Another protocol is another arm.
-fn protocol(listener: &config::Listener, routes: Routes<'_>) -> Arc<dyn Protocol> {
+fn protocol(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) -> Arc<dyn Protocol> {
     match listener.protocol {
         config::Protocol::Tcp => Arc::new(relay(routes)),
+        config::Protocol::Http => Arc::new(http(listener, routes, live)),
         // `check` refuses them, see `config::SERVED`; should one come through, nothing is let in.
         config::Protocol::Udp
-        | config::Protocol::Http
         | config::Protocol::Postgres
         | config::Protocol::Mysql
         | config::Protocol::Tunnel
@@ -48,6 +49,88 @@ fn relay(routes: Routes<'_>) -> Relay {
         router.add(names.iter().map(String::as_str), route);
     }
     Relay::new(router)
+}
+
+fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) -> Http {
+    let target = |(written, route): (&config::Route, Arc<Route>)| {
+        let upstream = written.upstream().and_then(|name| live.upstream(name));
+        let target = http::Target {
+            route,
+            action: action(&written.action),
+            first_byte: upstream.map_or(Duration::ZERO, |upstream| upstream.first_byte_timeout),
+            gap: upstream.map_or(Duration::ZERO, |upstream| upstream.gap_timeout),
+        };
+        (http_match(&written.matches), Arc::new(target))
+    };
+    let settings = http::Settings {
+        limits: http::Limits {
+            line: bytes(listener.limits.request_line),
+            head: bytes(listener.limits.request_head),
+            fields: listener.limits.request_fields as usize,
+        },
+        body: listener.limits.body.map(|bytes| bytes.0),
+        request_head: listener.timeouts.request_head,
+        body_gap: listener.timeouts.body_gap,
+        idle: listener.timeouts.idle,
+        tunnel_idle: listener.timeouts.tunnel_idle,
+        node: node(),
+    };
+    Http::new(http::Site::new(routes.into_iter().map(target).collect()), settings)
+}
+
+fn bytes(size: Bytes) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
+}
+
+/// What this process is called in `Via`: a name that no other has, so that a request that comes back is known.
+fn node() -> Arc<str> {
+    static NODE: OnceLock<Arc<str>> = OnceLock::new();
+    NODE.get_or_init(|| format!("tieline-{:08x}", fastrand::u32(..)).into()).clone()
+}
+
+fn http_match(written: &config::HttpMatch) -> http::Match {
+    let condition = |condition: &config::Condition| {
+        let value = match &condition.value {
+            config::Expected::Present => None,
+            config::Expected::Exactly(value) => Some(value.clone()),
+        };
+        (condition.name.clone(), value)
+    };
+    let segment = |segment: &config::Segment| match segment {
+        config::Segment::Literal(text) => Some(text.clone()),
+        config::Segment::Any(_) => None,
+    };
+    let path = written.path.as_ref().map(|path| http::PathMatch {
+        segments: path.segments.iter().map(segment).collect(),
+        exact: path.exact,
+    });
+    http::Match {
+        hosts: written.hosts.iter().map(ToString::to_string).collect(),
+        path: path.unwrap_or_default(),
+        methods: written.methods.clone(),
+        headers: written.headers.iter().map(condition).collect(),
+        query: written.query.iter().map(condition).collect(),
+    }
+}
+
+fn action(written: &config::Action) -> http::Action {
+    match written {
+        config::Action::Upstream(_) => http::Action::Forward,
+        config::Action::Redirect(redirect) => {
+            let part = |part: &config::Part| match part {
+                config::Part::Text(text) => http::Part::Text(text.clone()),
+                config::Part::Host => http::Part::Host,
+                config::Part::Path => http::Part::Path,
+                config::Part::Query => http::Part::Query,
+            };
+            http::Action::Redirect(redirect.to.parts.iter().map(part).collect(), redirect.status)
+        }
+        config::Action::Respond(respond) => http::Action::Respond {
+            status: respond.status,
+            body: respond.body.clone(),
+            media_type: respond.media_type.clone(),
+        },
+    }
 }
 
 /// What this version does not speak: every connection is refused.
@@ -214,13 +297,16 @@ impl Assembly {
                 max_age: listener.timeouts.max_age,
                 drain: listener.timeouts.drain,
             },
-            protocol: protocol(listener, routes),
+            protocol: protocol(listener, routes, live),
         }
     }
 
     fn route(&self, route: &config::Route, live: &config::Live) -> Option<Route> {
-        let described = live.upstream(&route.upstream)?;
-        let upstream = self.upstreams.get(route.upstream.as_str())?.clone();
+        let described = route.upstream().and_then(|name| live.upstream(name));
+        let upstream = described.and_then(|described| self.upstreams.get(described.name.as_str())).cloned();
+        if route.upstream().is_some() && upstream.is_none() {
+            return None;
+        }
         let access = match &route.access {
             config::Access::Public => Access::Public,
             config::Access::Policy { from } => {
@@ -234,20 +320,20 @@ impl Assembly {
                 name: route.name.as_str().into(),
                 rule: rule.to_string().into(),
                 grace: route.grace,
-                upstream: self.registry.upstream(&route.upstream),
+                upstream: route.upstream().map(|name| self.registry.upstream(name)),
             }),
             rule,
             upstream,
             schedule: route.schedule.clone(),
-            hash_by: match described.balance {
-                config::Balance::Hash(config::HashBy::Remote) => HashBy::Remote,
-                config::Balance::Hash(config::HashBy::Sni) => HashBy::ServerName,
+            hash_by: match described.map(|described| described.balance) {
+                Some(config::Balance::Hash(config::HashBy::Remote)) => HashBy::Remote,
+                Some(config::Balance::Hash(config::HashBy::Sni)) => HashBy::ServerName,
                 _ => HashBy::Nothing,
             },
-            announce: match described.proxy_protocol {
-                config::ProxyProtocolOut::Off => None,
-                config::ProxyProtocolOut::V1 => Some(proxy::Version::V1),
-                config::ProxyProtocolOut::V2 => Some(proxy::Version::V2),
+            announce: match described.map(|described| described.proxy_protocol) {
+                None | Some(config::ProxyProtocolOut::Off) => None,
+                Some(config::ProxyProtocolOut::V1) => Some(proxy::Version::V1),
+                Some(config::ProxyProtocolOut::V2) => Some(proxy::Version::V2),
             },
         })
     }
@@ -298,7 +384,8 @@ fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
         pool: PoolSettings {
             size: upstream.pool.size.and_then(NonZeroU32::new),
             queue: upstream.pool.queue as usize,
-            ..PoolSettings::default()
+            idle: upstream.pool.idle,
+            max_age: Some(upstream.pool.max_age),
         },
         retry: RetrySettings { attempts: upstream.retry.attempts, budget: upstream.retry.budget },
         dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },

@@ -59,6 +59,8 @@ reasons! {
     LimitAcceptRate = "limit:accept-rate",
     /// Its upstream's `pool.queue` was full.
     LimitQueue = "limit:queue",
+    /// The body of a request was larger than `limits.body`.
+    LimitBody = "limit:body",
     /// The PROXY header or the first bytes did not come within `timeouts.handshake`.
     TimeoutHandshake = "timeout:handshake",
     /// No place at the upstream became free within `timeouts.acquire`.

@@ -13,7 +13,7 @@ use tieline_base::{ClientAddr, Clock, Fault, Generation, Moment, Reason, Stage, 
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
 use tieline_pool::{Event, Lease, Reuse, Why};
-use tieline_registry::{Chosen, Exchanged, Record, Verdict};
+use tieline_registry::{Chosen, Exchanged, Record, UpstreamRow, Verdict};
 use tieline_transport::{Hello, Io};
 
 use crate::admission::Slot;
@@ -134,10 +134,25 @@ impl Connection {
     ///
     /// # Errors
     /// [`Fault`] with the reason that the client, the log and the metrics share.
-    pub async fn open(&self, route: Option<Arc<Route>>, reuse: Reuse, io: &Io) -> Result<Exchange, Fault> {
-        let record = &self.record;
+    pub async fn open(
+        &self,
+        route: Option<Arc<Route>>,
+        reuse: Reuse,
+        io: &Io,
+    ) -> Result<Exchange, Fault> {
         // What follows, up to the wait for an endpoint, takes no time worth telling apart.
         let now = Clock::now();
+        let (route, permit) = self.decide(route, now)?;
+        let lease = self.acquire(&route, &permit, reuse, io, now).await?;
+        Ok(Exchange { route, permit, lease })
+    }
+
+    /// The first half of [`Connection::open`]: whether the exchange may take `route`, `now`.
+    ///
+    /// # Errors
+    /// Nothing leads there, or not for this client, or not at this time.
+    pub fn decide(&self, route: Option<Arc<Route>>, now: Moment) -> Result<(Arc<Route>, Permit), Fault> {
+        let record = &self.record;
         record.enter(Stage::Route, now);
         let route = route.ok_or_else(no_route)?;
         record.set_route(&route.row);
@@ -147,11 +162,7 @@ impl Connection {
         if let Some(schedule) = &route.schedule {
             record.schedule(scheduled(schedule, &route)?);
         }
-
-        record.enter(Stage::Acquire, now);
-        let ask = tieline_pool::Ask { hash: self.hash(route.hash_by), reuse };
-        let lease = self.acquire(&route, &permit, ask, io, now).await?;
-        Ok(Exchange { route, permit, lease })
+        Ok((route, permit))
     }
 
     fn authorize(&self, route: &Route) -> Result<Permit, Fault> {
@@ -166,24 +177,33 @@ impl Connection {
         self.hello.as_ref()?.server_name.as_deref()
     }
 
-    async fn acquire(
+    /// The second half of [`Connection::open`]: waits for an upstream connection, from `started` on.
+    ///
+    /// # Errors
+    /// There is no place, or no endpoint answers.
+    pub async fn acquire(
         &self,
         route: &Route,
         permit: &Permit,
-        ask: tieline_pool::Ask,
+        reuse: Reuse,
         io: &Io,
         started: Moment,
     ) -> Result<Lease, Fault> {
         let record = &self.record;
+        record.enter(Stage::Acquire, started);
+        let (Some(upstream), Some(row)) = (&route.upstream, &route.row.upstream) else {
+            return Err(no_route());
+        };
+        let ask = tieline_pool::Ask { hash: self.hash(route.hash_by), reuse };
         let mut why = None;
-        let mut observe = |event: Event<'_>| self.observe(event, route, &mut why);
+        let mut observe = |event: Event<'_>| self.observe(event, row, &mut why);
         let leased = tokio::select! {
             biased;
-            leased = route.upstream.lease(permit, ask, &mut observe) => leased,
+            leased = upstream.lease(permit, ask, &mut observe) => leased,
             () = io.broken() => Err(Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset)),
         };
         let acquired_at = leased.as_ref().map_or_else(|_| Clock::now(), Lease::connected_at);
-        route.row.upstream.acquired(record.worker(), acquired_at.since(started));
+        row.acquired(record.worker(), acquired_at.since(started));
         let lease = leased?;
         if lease.endpoint().is_leaving() || lease.endpoint().is_drained() {
             // It left or was drained while it was dialed: who did it could not find this row yet.
@@ -193,11 +213,11 @@ impl Connection {
     }
 
     /// Puts what the pool tells into the connection's story.
-    fn observe(&self, event: Event<'_>, route: &Route, last_why: &mut Option<Why>) {
+    fn observe(&self, event: Event<'_>, upstream: &UpstreamRow, last_why: &mut Option<Why>) {
         match event {
             Event::Chosen { why, .. } => *last_why = Some(why),
             Event::Connected { endpoint, after } => {
-                route.row.upstream.connected(self.record.worker(), after);
+                upstream.connected(self.record.worker(), after);
                 let why: Box<dyn Display + Send + Sync> = match last_why.take() {
                     Some(why) => Box::new(why),
                     None => Box::new("chosen before"),

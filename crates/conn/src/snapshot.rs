@@ -72,8 +72,8 @@ pub struct Route {
     pub row: Arc<RouteRow>,
     /// Who may use it.
     pub rule: Rule,
-    /// Where it leads.
-    pub upstream: Arc<Upstream>,
+    /// Where it leads; `None` if its protocol answers by itself.
+    pub upstream: Option<Arc<Upstream>>,
     /// When it may be used; always, if there is none.
     pub schedule: Option<Schedule>,
     /// What the `hash` balance goes by.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tieline_base::{Clock, Reason};
 use tieline_policy::{Identity, Subject};
-use tieline_registry::{Record, Registry, Verdict};
+use tieline_registry::{Record, Registry, RouteRow, Verdict};
 
 use crate::connection::{end_by_schedule, wall};
 use crate::snapshot::{Route, Snapshot};
@@ -71,8 +71,9 @@ fn reconsider(record: &Record, snapshot: &Snapshot) -> Standing {
     if let Err(denied) = route.rule.decide(&Subject { client: record.client(), identity: &identity }) {
         return Standing::Forbidden { why: format!("reload: {denied}") };
     }
-    if route.row.upstream.name != old.upstream.name {
-        let (was, is) = (&old.upstream.name, &route.row.upstream.name);
+    if route.row.upstream_name() != old.upstream_name() {
+        let named = |row: &RouteRow| row.upstream_name().unwrap_or("no upstream").to_owned();
+        let (was, is) = (named(&old), named(&route.row));
         return leaves(format!(
             "reload: route \"{}\" leads to \"{is}\" now, not to \"{was}\"",
             route.row.name

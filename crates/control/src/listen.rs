@@ -179,7 +179,7 @@ fn caller(io: &Io) -> Option<Caller> {
             let peer = rustix::net::sockopt::socket_peercred(io.as_fd()).ok()?;
             Some(Caller::Peer { uid: peer.uid.as_raw() })
         }
-        Io::Tcp(_) => Some(Caller::Network),
+        Io::Tcp(_) | Io::Tls(_) => Some(Caller::Network),
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn status(fault: &Fault) -> u16 {
         // Whether there is nothing or nothing for them looks the same to strangers.
         Reason::RefusedNoRoute | Reason::RefusedPolicy => 404,
         Reason::TimeoutRequestHead | Reason::TimeoutBodyGap => 408,
+        Reason::LimitBody => 413,
         Reason::ProtocolError => 400,
         Reason::Unreachable | Reason::UpstreamReset | Reason::UpstreamProtocolError => 502,
         Reason::UpstreamClosed => 502,
@@ -50,6 +51,20 @@ pub(crate) fn status(fault: &Fault) -> u16 {
 /// The title of `status`, as RFC 9110 §15 has it.
 pub(crate) fn title(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        410 => "Gone",
+        429 => "Too Many Requests",
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",

@@ -3,12 +3,12 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
-use tieline_conn::Connection;
+use tieline_conn::{Connection, Route};
+use tieline_policy::Permit;
 use tieline_pool::{Lease, Loan, Reuse};
 use tieline_transport::Io;
 use tieline_wire::http1::{
@@ -21,6 +21,7 @@ use crate::answer::{self, Answer};
 use crate::buffer::Buffer;
 use crate::client::{Client, Tunnel, Turn};
 use crate::forward::{self, Stay, Told};
+use crate::local;
 use crate::plan::{self, Plan};
 use crate::site::Target;
 use crate::story::{DONE, Story};
@@ -79,10 +80,48 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     let plan = plan::make(client, &http, &input.bytes()[..length], story)?;
     client.connection.record().moved(true, length as u64);
     input.consume(length);
-    // authorize, acquire
-    let (lease, target) = acquire(client, &plan, story).await?;
-    // relay
-    relay(client, &http, input, story, plan, lease, &target).await
+    // authorize
+    let started = Clock::now();
+    story.routed = plan.target.is_some();
+    let route = plan.target.as_ref().map(|target| target.route.clone());
+    let (route, permit) = client.connection.decide(route, started)?;
+    let Some(target) = plan.target.clone() else { return Err(plan::no_route()) };
+    plan.fits(&http)?;
+    let Some(answer) = local::answer(&target.action, &plan, story) else {
+        // acquire
+        let reuse = if plan.idempotent { Reuse::Any } else { Reuse::Young };
+        let lease = acquire(client, &route, &permit, reuse, story, started).await?;
+        // relay
+        let way = Way { target: &target, permit: &permit, http: &http };
+        return relay(client, input, story, plan, lease, way).await;
+    };
+    // ... or relay without an upstream: what the route itself answers
+    reply(client, &http, &plan, story, answer).await
+}
+
+/// What holds for the whole of an exchange that is forwarded.
+#[derive(Clone, Copy)]
+struct Way<'w> {
+    target: &'w Target,
+    permit: &'w Permit,
+    http: &'w Http,
+}
+
+/// Sends an answer of the route's own.
+async fn reply(
+    client: &mut Client,
+    http: &Http,
+    plan: &Plan,
+    story: &mut Story,
+    answer: local::Local,
+) -> Result<After, Fault> {
+    client.connection.record().enter(Stage::Relay, Clock::now());
+    story.status = Some(answer.status);
+    send_all(client, http, &answer.bytes).await?;
+    client.connection.record().moved(false, answer.bytes.len() as u64);
+    // What is left of a body that nobody reads would be taken for the next request.
+    let stays = plan.keep_alive && matches!(plan.body, RequestBody::None);
+    Ok(if stays { After::Next } else { After::Close })
 }
 
 async fn head(client: &mut Client, http: &Http, input: &mut Buffer) -> Result<usize, Fault> {
@@ -107,20 +146,21 @@ async fn head(client: &mut Client, http: &Http, input: &mut Buffer) -> Result<us
     in_time(connection, Stage::Settle, Whose::Client, read).await
 }
 
-async fn acquire(client: &Client, plan: &Plan, story: &mut Story) -> Result<(Lease, Arc<Target>), Fault> {
-    let reuse = if plan.idempotent { Reuse::Any } else { Reuse::Young };
-    story.routed = plan.target.is_some();
-    story.acquiring = Some(Clock::now());
+async fn acquire(
+    client: &Client,
+    route: &Route,
+    permit: &Permit,
+    reuse: Reuse,
+    story: &mut Story,
+    started: Moment,
+) -> Result<Lease, Fault> {
+    story.acquiring.get_or_insert(started);
     // Waiting for an upstream has its own limits.
     client.connection.expect(Duration::MAX, Reason::Idle);
-    let route = plan.target.as_ref().map(|target| target.route.clone());
-    let exchange = client.connection.open(route, reuse, &client.io).await?;
-    story.acquired = Some(exchange.lease.connected_at());
-    client.connection.record().enter(Stage::Relay, exchange.lease.connected_at());
-    match &plan.target {
-        Some(target) => Ok((exchange.lease, target.clone())),
-        None => Err(Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute)),
-    }
+    let lease = client.connection.acquire(route, permit, reuse, &client.io, started).await?;
+    story.acquired = Some(lease.connected_at());
+    client.connection.record().enter(Stage::Relay, lease.connected_at());
+    Ok(lease)
 }
 
 /// The upstream's side of an exchange.
@@ -141,12 +181,11 @@ impl From<Lease> for Upstream {
 
 async fn relay(
     client: &mut Client,
-    http: &Http,
     input: &mut Buffer,
     story: &mut Story,
     mut plan: Plan,
     lease: Lease,
-    target: &Target,
+    way: Way<'_>,
 ) -> Result<After, Fault> {
     let mut upstream = Upstream::from(lease);
     let source = match plan.body {
@@ -156,10 +195,11 @@ async fn relay(
     };
     let chunked = matches!(source, Source::Chunked(_));
     let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
+    up.limit(way.http.settings.body);
     let mut output = Buffer::take();
     let length = loop {
         let answer =
-            first_answer(client, http, input, &mut upstream, &mut up, &mut output, target, story).await;
+            first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
         match answer {
             Ok(length) => break length,
             // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no harm
@@ -168,9 +208,8 @@ async fn relay(
                 story.notes.push("the connection at rest was closed as it was taken; asked once more".into());
                 drop(upstream);
                 output = Buffer::take();
-                let route = Some(target.route.clone());
-                let exchange = client.connection.open(route, Reuse::Never, &client.io).await?;
-                upstream = Upstream::from(exchange.lease);
+                let (route, now) = (&way.target.route, Clock::now());
+                upstream = acquire(client, route, way.permit, Reuse::Never, story, now).await?.into();
             }
             Err(fault) => {
                 upstream.loan.upstream_failed(&fault);
@@ -178,23 +217,22 @@ async fn relay(
             }
         }
     };
-    finish(client, http, input, story, &plan, upstream, up, output, length, target).await
+    let answering = Answering { upstream, up, output, length };
+    finish(client, input, story, &plan, answering, way).await
 }
 
 /// Sends the request, and reads until the head of an answer is there: its length in `output`. The answer may
 /// come before the request is sent whole.
-#[allow(clippy::too_many_arguments, reason = "both sides of an exchange, what lies between, and its limits")]
 async fn first_answer(
     client: &mut Client,
-    http: &Http,
     input: &mut Buffer,
     upstream: &mut Upstream,
     up: &mut Transfer,
     output: &mut Buffer,
-    target: &Target,
     story: &mut Story,
+    Way { target, http, .. }: Way<'_>,
 ) -> Result<usize, Fault> {
-    let limits = Limits { line: ANSWER_LIMITS.line, ..ANSWER_LIMITS };
+    let limits = ANSWER_LIMITS;
     let mut scan = HeadScan::default();
     let Client { connection, io, .. } = client;
     connection.expect(http.settings.body_gap, Reason::TimeoutBodyGap);
@@ -214,6 +252,7 @@ async fn first_answer(
                         Err(Break::Receiver(error)) => refused = Some(error),
                         Err(Break::Sender(error)) => return Poll::Ready(Err(client_gone(error))),
                         Err(Break::Framing(error)) => return Poll::Ready(Err(plan::unreadable(error))),
+                        Err(Break::TooLarge) => return Poll::Ready(Err(plan::too_large())),
                     }
                 }
             }
@@ -244,43 +283,46 @@ const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 
 /// Interim answers that an exchange may have.
 const INTERIM_MAX: u32 = 8;
 
-/// Passes the answer on, whose head is the first `length` bytes of `output`, and what is left of the request.
-#[allow(clippy::too_many_arguments, reason = "both sides of an exchange, what lies between, and its limits")]
+/// An exchange whose answer has begun: its head is the first `length` bytes of `output`.
+struct Answering {
+    upstream: Upstream,
+    /// What is left of the request.
+    up: Transfer,
+    output: Buffer,
+    length: usize,
+}
+
+/// Passes the answer on, and what is left of the request.
 async fn finish(
     client: &mut Client,
-    http: &Http,
     input: &mut Buffer,
     story: &mut Story,
     plan: &Plan,
-    mut upstream: Upstream,
-    mut up: Transfer,
-    mut output: Buffer,
-    mut length: usize,
-    target: &Target,
+    answering: Answering,
+    way: Way<'_>,
 ) -> Result<After, Fault> {
+    let Answering { mut upstream, mut up, mut output, mut length } = answering;
     let now = Clock::now();
     story.answered = Some(now);
     upstream.loan.first_byte(story.sent.unwrap_or(now), now);
-    let mut interim = Vec::new();
     for _ in 0..=INTERIM_MAX {
-        match understand(plan, &output.bytes()[..length], &up, interim)? {
+        let understood = understand(plan, &output.bytes()[..length], &up)?;
+        output.consume(length);
+        match understood {
             Understood::Interim(head) => {
-                output.consume(length);
-                interim = head;
-                length =
-                    first_answer(client, http, input, &mut upstream, &mut up, &mut output, target, story)
-                        .await?;
+                send_all(client, way.http, &head).await?;
+                length = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await?;
             }
             Understood::Final(mut answer) => {
-                output.consume(length);
                 story.status = Some(answer.status);
                 if answer.stay == Stay::Upgrade {
                     answer.head.extend_from_slice(output.bytes());
-                    send_all(client, http, &answer.head).await?;
-                    client.connection.expect(http.settings.tunnel_idle, Reason::TimeoutTunnelIdle);
+                    send_all(client, way.http, &answer.head).await?;
+                    client.connection.expect(way.http.settings.tunnel_idle, Reason::TimeoutTunnelIdle);
                     return Ok(After::Tunnel { upstream: upstream.io, loan: upstream.loan });
                 }
-                return pass(client, input, upstream, up, output, answer, target).await;
+                let answering = Answering { upstream, up, output, length: 0 };
+                return pass(client, input, answering, answer, way.target).await;
             }
         }
     }
@@ -305,12 +347,11 @@ struct Final {
     trailers: bool,
 }
 
-/// Reads the head of an answer; `before` are interim heads that the client has yet to get.
-fn understand(plan: &Plan, head: &[u8], up: &Transfer, before: Vec<u8>) -> Result<Understood, Fault> {
+/// Reads the head of an answer, and writes what the client gets for it.
+fn understand(plan: &Plan, head: &[u8], up: &Transfer) -> Result<Understood, Fault> {
     let mut room = Room::new();
     let response = parse_response(head, &ANSWER_LIMITS, &mut room, plan.kind).map_err(wrong_answer)?;
-    let mut out = before;
-    out.reserve(head.len() + 64);
+    let mut out = Vec::with_capacity(head.len() + 64);
     if response.is_interim() {
         // 100 is for those who wait for it; HTTP/1.0 knows none at all.
         let wanted = plan.version == Version::Http11 && (response.status != 100 || plan.expects_continue);
@@ -352,12 +393,11 @@ fn understand(plan: &Plan, head: &[u8], up: &Transfer, before: Vec<u8>) -> Resul
 async fn pass(
     client: &mut Client,
     input: &mut Buffer,
-    mut upstream: Upstream,
-    mut up: Transfer,
-    mut output: Buffer,
+    answering: Answering,
     answer: Final,
     target: &Target,
 ) -> Result<After, Fault> {
+    let Answering { mut upstream, mut up, mut output, .. } = answering;
     let Final { head, source, told, stay, reusable, idle_allowed, trailers, .. } = answer;
     let mut down = Transfer::new(head, source, told == Told::Chunked, trailers);
     let Client { connection, io, .. } = client;
@@ -376,6 +416,7 @@ async fn pass(
             Ok(()) => Poll::Ready(Ok(())),
             Err(Break::Sender(error)) => Poll::Ready(Err(upstream_gone(error, true))),
             Err(Break::Framing(error)) => Poll::Ready(Err(wrong_answer(error))),
+            Err(Break::TooLarge) => Poll::Ready(Err(wrong("the answer is too large"))),
             Err(Break::Receiver(error)) => Poll::Ready(Err(client_gone(error))),
         }
     });

@@ -10,6 +10,7 @@ mod buffer;
 mod client;
 mod exchange;
 mod forward;
+mod local;
 mod plan;
 mod site;
 mod story;
@@ -23,7 +24,7 @@ use tieline_registry::Record;
 use tieline_transport::Io;
 pub use tieline_wire::http1::Limits;
 
-pub use crate::site::{Match, PathMatch, Site, Target};
+pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
 
 /// The protocol at one listener, by one config.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Http {
 pub struct Settings {
     /// How large heads may be.
     pub limits: Limits,
+    /// How large a request's body may be.
+    pub body: Option<u64>,
     /// From a head's first byte to its last.
     pub request_head: Duration,
     /// Between two bytes of a request's body.

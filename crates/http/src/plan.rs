@@ -13,14 +13,16 @@ use crate::Http;
 use crate::answer::Form;
 use crate::client::Client;
 use crate::forward::{self, Origin};
-use crate::site::{Ask, Target};
+use crate::site::{Action, Ask, Target};
 use crate::story::Story;
 
 /// What is to be done for one request.
 pub(crate) struct Plan {
     /// Where it goes; `None`: no route takes it.
     pub(crate) target: Option<Arc<Target>>,
-    /// The head for the upstream.
+    /// Where it was asked of, for redirects: the host without its port, the path and the query.
+    pub(crate) asked: Option<(String, String, String)>,
+    /// The head for the upstream; empty if the route answers itself.
     pub(crate) head: Vec<u8>,
     pub(crate) body: RequestBody,
     pub(crate) kind: RequestKind,
@@ -50,7 +52,8 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         method: request.method.as_str(),
         header: &|name, fits| request.fields.all(name).any(&mut *fits),
     });
-    let mut forwarded = Vec::with_capacity(head.len() + ADDED);
+    let goes_on = target.is_some_and(|target| matches!(target.action, Action::Forward));
+    let mut forwarded = Vec::with_capacity(if goes_on { head.len() + ADDED } else { 0 });
     let origin = Origin {
         client: client.connection.record().client(),
         scheme: "http",
@@ -58,9 +61,16 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         request_id: &story.request_id,
         node: &http.settings.node,
     };
-    forward::request(&request, &origin, &mut forwarded);
+    if goes_on {
+        forward::request(&request, &origin, &mut forwarded);
+    }
+    let asked = || {
+        let query = request.target.query.map(|query| format!("?{query}")).unwrap_or_default();
+        (host.to_string(), request.target.path.to_owned(), query)
+    };
     Ok(Plan {
         target: target.cloned(),
+        asked: (!goes_on).then(asked),
         head: forwarded,
         body: request.body,
         kind: RequestKind { upgrade: forward::upgrade(&request).is_some(), ..request.kind() },
@@ -70,6 +80,24 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         expects_continue: request.expects_continue,
         te_trailers: request.te_trailers,
     })
+}
+
+impl Plan {
+    /// Whether its body may come.
+    pub(crate) fn fits(&self, http: &Http) -> Result<(), Fault> {
+        match (self.body, http.settings.body) {
+            (RequestBody::Length(length), Some(most)) if length > most => Err(too_large()),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn no_route() -> Fault {
+    Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute)
+}
+
+pub(crate) fn too_large() -> Fault {
+    Fault::new(Stage::Relay, Whose::Client, Reason::LimitBody)
 }
 
 /// About what we add to a head.

@@ -30,11 +30,44 @@ pub struct PathMatch {
     pub exact: bool,
 }
 
-/// Where a route leads, and how long each thing may take there.
+/// What a route does with a request.
+#[derive(Debug)]
+pub enum Action {
+    /// It is forwarded.
+    Forward,
+    /// It is sent elsewhere: the parts of the URL, and the status.
+    Redirect(Vec<Part>, u16),
+    /// It is answered at once.
+    Respond {
+        /// The status.
+        status: u16,
+        /// The body.
+        body: String,
+        /// What the body is.
+        media_type: String,
+    },
+}
+
+/// A piece of where a redirect leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// As it is.
+    Text(String),
+    /// The host that was asked, without its port.
+    Host,
+    /// The path that was asked for.
+    Path,
+    /// The query, with its question mark, if there is one.
+    Query,
+}
+
+/// A route, what it does, and how long each thing may take where it leads.
 #[derive(Debug)]
 pub struct Target {
     /// The route.
     pub route: Arc<Route>,
+    /// What it does.
+    pub action: Action,
     /// From the whole request sent to the first byte of its answer.
     pub first_byte: Duration,
     /// Between two bytes of an answer.
@@ -49,8 +82,11 @@ pub(crate) struct Ask<'a> {
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
     pub(crate) method: &'a str,
-    pub(crate) header: &'a dyn Fn(&str, &mut dyn FnMut(&[u8]) -> bool) -> bool,
+    pub(crate) header: &'a HasField<'a>,
 }
+
+/// Whether a field of this name has a value that fits.
+pub(crate) type HasField<'a> = dyn Fn(&str, &mut dyn FnMut(&[u8]) -> bool) -> bool + 'a;
 
 /// The routes of one listener.
 #[derive(Debug, Default)]

@@ -33,6 +33,8 @@ pub(crate) struct Transfer {
     pending: Vec<u8>,
     sent: usize,
     done: bool,
+    /// How many bytes of body may still come.
+    left: u64,
 }
 
 /// Which end broke it.
@@ -42,6 +44,8 @@ pub(crate) enum Break {
     Sender(io::Error),
     /// The sender's framing.
     Framing(HttpError),
+    /// The body is larger than allowed.
+    TooLarge,
     /// The receiver.
     Receiver(io::Error),
 }
@@ -56,7 +60,12 @@ impl Transfer {
     /// `head` first, then what `source` frames, as chunks or as it comes.
     pub(crate) fn new(head: Vec<u8>, source: Source, chunked: bool, trailers: bool) -> Self {
         let done = matches!(source, Source::Nothing | Source::Length(0));
-        Self { source, chunked, trailers, pending: head, sent: 0, done }
+        Self { source, chunked, trailers, pending: head, sent: 0, done, left: u64::MAX }
+    }
+
+    /// Lets the body be so large at most.
+    pub(crate) fn limit(&mut self, most: Option<u64>) {
+        self.left = most.unwrap_or(u64::MAX);
     }
 
     /// Whether everything was taken from the sender and handed to the receiver.
@@ -175,6 +184,8 @@ impl Transfer {
             Source::Chunked(decoder) => {
                 while !input.is_empty() {
                     let chunk = decoder.decode(input.bytes()).map_err(Break::Framing)?;
+                    let length = chunk.data.len() as u64;
+                    self.left = self.left.checked_sub(length).ok_or(Break::TooLarge)?;
                     push(&mut self.pending, &input.bytes()[chunk.data.clone()], self.chunked);
                     input.consume(chunk.consumed);
                     if chunk.progress == Progress::Done {

@@ -160,7 +160,7 @@ fn has(record: &Record, key: Word, value: &str) -> bool {
         Word::Identity => false,
         Word::Sni => record.sni() == Some(value),
         Word::Route => record.route().is_some_and(|route| *route.name == *value),
-        Word::Upstream => record.route().is_some_and(|route| *route.upstream.name == *value),
+        Word::Upstream => record.route().is_some_and(|route| route.upstream_name() == Some(value)),
         Word::Endpoint => record.endpoint().is_some_and(|label| is_called(&label, value)),
         Word::Reason => record.ended().is_some_and(|ended| ended.reason.as_str() == value),
     }

@@ -28,8 +28,15 @@ pub struct RouteRow {
     pub rule: Box<str>,
     /// What its live connections may still take when its schedule closes or a reload removes it.
     pub grace: Duration,
-    /// Where it leads.
-    pub upstream: std::sync::Arc<UpstreamRow>,
+    /// Where it leads; `None` if it answers itself.
+    pub upstream: Option<std::sync::Arc<UpstreamRow>>,
+}
+
+impl RouteRow {
+    /// The name of the upstream that it leads to.
+    pub fn upstream_name(&self) -> Option<&str> {
+        self.upstream.as_ref().map(|upstream| &*upstream.name)
+    }
 }
 
 /// An upstream as rows name it.

@@ -104,7 +104,7 @@ impl Row {
             identity: None,
             sni: record.sni().map(str::to_owned),
             route: route.as_ref().map(|route| route.name.to_string()),
-            upstream: route.map(|route| route.upstream.name.to_string()),
+            upstream: route.and_then(|route| route.upstream_name().map(str::to_owned)),
             endpoint: record.endpoint().map(|endpoint| endpoint.to_string()),
             stage: stage.as_str(),
             stage_seconds: now.since(record.entered(stage).unwrap_or(now)).as_secs_f64(),

@@ -69,7 +69,7 @@ impl<'r> Line<'r> {
             peer: Shown(record.peer()),
             sni: record.sni(),
             route: route.map(|route| &*route.name),
-            upstream: route.map(|route| &*route.upstream.name),
+            upstream: route.and_then(RouteRow::upstream_name),
             endpoint,
             stage: last_stage(record).as_str(),
             reason: reason.as_str(),

@@ -185,8 +185,9 @@ fn oldest_waits(registry: &Registry) -> HashMap<String, Duration> {
     let mut waits: HashMap<String, Duration> = HashMap::new();
     registry.each_live(|record| {
         let (Stage::Acquire, Some(route)) = (record.stage(), record.route()) else { return };
+        let Some(upstream) = route.upstream_name() else { return };
         let waited = now.since(record.entered(Stage::Acquire).unwrap_or(now));
-        let oldest = waits.entry(route.upstream.name.to_string()).or_default();
+        let oldest = waits.entry(upstream.to_owned()).or_default();
         *oldest = waited.max(*oldest);
     });
     waits
