@@ -1,9 +1,9 @@
 //! Floor 2: how bytes travel.
 //!
 //! Owns sockets: listening, accepting, dialing, the first bytes (PROXY header, TLS hello), [`tls`], and
-//! [`Duplex`], which moves bytes both ways in the kernel where it can. Refuses to know routes, policy, pools and what
-//! bytes mean. It is the only user of `tokio::net` and the only home of `unsafe`. Start with [`Io`], then
-//! [`Duplex`].
+//! [`Duplex`], which moves bytes both ways in the kernel where it can. Refuses to know routes, policy, pools
+//! and what bytes mean. It is the only user of `tokio::net` and the only home of `unsafe`. Start with [`Io`],
+//! then [`Duplex`].
 #![allow(clippy::disallowed_types)] // the home of tokio::net
 
 mod descriptors;

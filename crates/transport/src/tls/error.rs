@@ -61,7 +61,7 @@ pub enum TlsAcceptError {
     #[error("TLS handshake: {0}")]
     Protocol(rustls::Error),
     /// `strict_sni` is set, and no certificate bears the name asked for.
-    #[error("no certificate for {}", match .server_name { Some(name) => name, None => "a client that names no server" })]
+    #[error("no certificate for {}", .server_name.as_deref().unwrap_or("a client that names no server"))]
     NoCertificate {
         /// The name asked for.
         server_name: Option<String>,

@@ -35,8 +35,7 @@ impl TlsStream {
     ) -> Poll<io::Result<()>> {
         let read = ready!(Pin::new(&mut self.0).poll_read(cx, buffer));
         Poll::Ready(read.map_err(|error| match error.kind() {
-            // RFC 8446 §6.1: without a close_notify nobody knows whether this is all; an attacker may have cut
-            // it.
+            // RFC 8446 §6.1: without a close_notify nobody knows whether this is all, or was cut.
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), TRUNCATED),
             _ => error,
         }))

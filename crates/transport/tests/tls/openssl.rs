@@ -25,7 +25,9 @@ async fn s_client(server: &ServerTls, authority: &Authority, arguments: &[&str])
     let output = loop {
         tokio::select! {
             output = &mut ended => break output.unwrap(),
-            accepted = listener.accept() => handshakes.push(greet(Io::Tcp(accepted.unwrap().0), server).await),
+            accepted = listener.accept() => {
+                handshakes.push(greet(Io::Tcp(accepted.unwrap().0), server).await);
+            }
         }
     };
     let text = [output.stdout, output.stderr].concat();
