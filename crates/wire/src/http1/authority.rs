@@ -16,10 +16,17 @@ pub(super) fn host_and_port(value: &[u8]) -> Option<&str> {
 
 /// What follows a name or an IPv4 address.
 fn behind_name(value: &[u8]) -> Option<&[u8]> {
-    let end = value.iter().position(|byte| !is_host_byte(*byte)).unwrap_or(value.len());
-    let (name, port) = value.split_at(end);
-    let empty_label = name.first() == Some(&b'.') || name.windows(2).any(|pair| pair == b"..");
-    (!name.is_empty() && !empty_label).then_some(port)
+    // A name that begins with a dot begins with an empty label.
+    let mut before = b'.';
+    for (at, byte) in value.iter().enumerate() {
+        match *byte {
+            b':' => return (at > 0).then_some(&value[at..]),
+            b'.' if before == b'.' => return None,
+            byte if !is_host_byte(byte) => return None,
+            byte => before = byte,
+        }
+    }
+    Some(&[])
 }
 
 /// What follows an IPv6 address in brackets.

@@ -53,7 +53,7 @@ impl Kind {
     /// What `name`, a token, says by itself.
     pub fn of(name: &[u8]) -> Kind {
         match known(name) {
-            Kind::Plain if name.len() >= 11 && is(&name[..11], b"x-forwarded") => Kind::Forwarding,
+            Kind::Plain if is_forwarded(name) => Kind::Forwarding,
             Kind::Plain if has_underscore(name) => Kind::Dropped,
             kind => kind,
         }
@@ -81,34 +81,35 @@ impl Kind {
     }
 }
 
-/// The names that mean something here; the length decides first, and most fields are told apart by it alone.
+/// The names that mean something here. Length and first letter decide first: they tell most fields apart.
 fn known(name: &[u8]) -> Kind {
-    match name.len() {
-        2 if is(name, b"te") => Kind::Te,
-        3 if is(name, b"via") => Kind::Via,
-        4 if is(name, b"host") => Kind::Host,
-        4 if is(name, b"date") => Kind::Date,
-        5 if is(name, b"proxy") => Kind::Dropped,
-        6 if is(name, b"cookie") => Kind::Cookie,
-        6 if is(name, b"expect") => Kind::Expect,
-        6 if is(name, b"server") => Kind::Server,
-        7 if is(name, b"upgrade") => Kind::Upgrade,
-        7 if is(name, b"trailer") => Kind::Trailer,
-        7 if is(name, b"alt-svc") => Kind::AltSvc,
-        9 if is(name, b"x-real-ip") => Kind::Forwarding,
-        9 if is(name, b"forwarded") => Kind::Forwarding,
-        10 if is(name, b"connection") => Kind::Connection,
-        10 if is(name, b"keep-alive") => Kind::KeepAlive,
-        10 if is(name, b"set-cookie") => Kind::SetCookie,
-        12 if is(name, b"x-request-id") => Kind::RequestId,
-        13 if is(name, b"authorization") => Kind::Authorization,
-        14 if is(name, b"content-length") => Kind::ContentLength,
-        14 if is(name, b"http2-settings") => Kind::HopByHop,
-        16 if is(name, b"proxy-connection") => Kind::HopByHop,
-        17 if is(name, b"transfer-encoding") => Kind::TransferEncoding,
-        18 if is(name, b"proxy-authenticate") => Kind::HopByHop,
-        19 if is(name, b"proxy-authorization") => Kind::HopByHop,
-        25 if is(name, b"proxy-authentication-info") => Kind::HopByHop,
+    let Some(first) = name.first() else { return Kind::Plain };
+    match (name.len(), first | 0x20) {
+        (2, b't') if is(name, b"te") => Kind::Te,
+        (3, b'v') if is(name, b"via") => Kind::Via,
+        (4, b'h') if is(name, b"host") => Kind::Host,
+        (4, b'd') if is(name, b"date") => Kind::Date,
+        (5, b'p') if is(name, b"proxy") => Kind::Dropped,
+        (6, b'c') if is(name, b"cookie") => Kind::Cookie,
+        (6, b'e') if is(name, b"expect") => Kind::Expect,
+        (6, b's') if is(name, b"server") => Kind::Server,
+        (7, b'u') if is(name, b"upgrade") => Kind::Upgrade,
+        (7, b't') if is(name, b"trailer") => Kind::Trailer,
+        (7, b'a') if is(name, b"alt-svc") => Kind::AltSvc,
+        (9, b'x') if is(name, b"x-real-ip") => Kind::Forwarding,
+        (9, b'f') if is(name, b"forwarded") => Kind::Forwarding,
+        (10, b'c') if is(name, b"connection") => Kind::Connection,
+        (10, b'k') if is(name, b"keep-alive") => Kind::KeepAlive,
+        (10, b's') if is(name, b"set-cookie") => Kind::SetCookie,
+        (12, b'x') if is(name, b"x-request-id") => Kind::RequestId,
+        (13, b'a') if is(name, b"authorization") => Kind::Authorization,
+        (14, b'c') if is(name, b"content-length") => Kind::ContentLength,
+        (14, b'h') if is(name, b"http2-settings") => Kind::HopByHop,
+        (16, b'p') if is(name, b"proxy-connection") => Kind::HopByHop,
+        (17, b't') if is(name, b"transfer-encoding") => Kind::TransferEncoding,
+        (18, b'p') if is(name, b"proxy-authenticate") => Kind::HopByHop,
+        (19, b'p') if is(name, b"proxy-authorization") => Kind::HopByHop,
+        (25, b'p') if is(name, b"proxy-authentication-info") => Kind::HopByHop,
         _ => Kind::Plain,
     }
 }
@@ -120,14 +121,20 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     name.iter().zip(lower).fold(0, |apart, (byte, lower)| apart | ((byte | 0x20) ^ lower)) == 0
 }
 
-/// Eight bytes at a time: names are too short for anything cleverer.
+fn is_forwarded(name: &[u8]) -> bool {
+    matches!(name.first(), Some(b'x' | b'X')) && name.len() >= 11 && is(&name[..11], b"x-forwarded")
+}
+
+/// Eight bytes at a time, the last eight perhaps again: names are too short for anything cleverer.
 fn has_underscore(name: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = ONES << 7;
-    let (words, rest) = name.as_chunks::<8>();
-    words.iter().any(|word| {
+    let word = |word: &[u8; 8]| {
         // A byte of zero borrows its high bit; names are ASCII, so no byte has it already.
         let apart = u64::from_le_bytes(*word) ^ (ONES * b'_' as u64);
-        apart.wrapping_sub(ONES) & !apart & HIGHS != 0
-    }) || rest.contains(&b'_')
+        apart.wrapping_sub(ONES) & !apart & (ONES << 7) != 0
+    };
+    match name.last_chunk() {
+        Some(last) => word(last) || name.as_chunks().0.iter().any(word),
+        None => name.iter().any(|byte| *byte == b'_'),
+    }
 }
