@@ -273,7 +273,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_the_same(text in "(= )?(/([a-c.%{}*;\u{fc}]|%20|%C3%BC|%7B|\\{a\\}){0,3}){0,4}") {
+        fn what_is_read_is_written_the_same(
+            text in "(= )?(/([a-c.%{}*;\u{fc}]|%20|%C3%BC|%7B|\\{a\\}){0,3}){0,4}",
+        ) {
             if let Ok(pattern) = text.parse::<PathPattern>() {
                 prop_assert_eq!(pattern.to_string(), text);
             }
