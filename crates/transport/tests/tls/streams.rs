@@ -116,6 +116,37 @@ async fn a_relay_with_two_encrypted_sides_moves_all() {
 }
 
 #[tokio::test]
+async fn a_relay_sends_all_that_it_encrypted_before_it_waits_for_more() {
+    const MESSAGE: usize = 40_000;
+    let authority = Authority::new();
+    let (server, client) = authority.both();
+    let (near, mut far, _) = met(&server, &client, "a.test").await;
+    // Far less than a message fits into the sockets.
+    socket2::SockRef::from(&near).set_send_buffer_size(4_096).unwrap();
+    socket2::SockRef::from(&far).set_recv_buffer_size(4_096).unwrap();
+    let (mut upstream_far, upstream) = pair().await;
+    let ask = async {
+        let mut message = vec![0; MESSAGE];
+        for _ in 0..3 {
+            upstream_far.write_all(&pattern(MESSAGE)).await.unwrap();
+            far.read_exact(&mut message).await.unwrap();
+            assert!(message == pattern(MESSAGE));
+            far.write_all(b"k").await.unwrap();
+            far.flush().await.unwrap();
+            upstream_far.read_u8().await.unwrap();
+        }
+    };
+    let counts = Counts::default();
+    let asked = async {
+        tokio::select! {
+            closed = relay(near, upstream, &counts) => panic!("{closed:?}"),
+            () = ask => {}
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), asked).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_relay_passes_half_an_end_on_and_waits_for_the_other() {
     let authority = Authority::new();
     let (server, client) = authority.both();
