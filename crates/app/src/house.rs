@@ -13,7 +13,7 @@ use tieline_config::{AccessLog as Target, Checked, Config, Live, Workers, restar
 use tieline_conn::Server;
 use tieline_control::{AccessLog, AccessLogTarget, Doors, Events, Parts, Plane, Reloaded, TOKEN_NAME};
 use tieline_pool::Upstream;
-use tieline_registry::{Limits, Registry};
+use tieline_registry::{Exchanged, Limits, Record, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -193,11 +193,15 @@ fn registry(config: &Config, access_log: &Arc<AccessLog>, events: &Events) -> an
         Workers::Count(count) => usize::from(count),
     };
     let (log, events) = (access_log.clone(), events.clone());
-    let finished = Box::new(move |record: &Arc<tieline_registry::Record>| {
+    let finished = Box::new(move |record: &Arc<Record>| {
         log.row(record);
         events.ended(record);
     });
-    Ok(Registry::new(workers, history(config), finished))
+    let log = access_log.clone();
+    let exchanged = Box::new(move |record: &Arc<Record>, exchanged: &Arc<Exchanged>| {
+        log.exchange(record, exchanged);
+    });
+    Ok(Registry::new(workers, history(config), finished).telling(exchanged))
 }
 
 fn history(config: &Config) -> Limits {

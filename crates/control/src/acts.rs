@@ -162,8 +162,7 @@ fn find_upstream<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s tieline_p
 
 fn goes_to(record: &Record, upstream: &str, endpoints: &[Arc<Endpoint>]) -> bool {
     let (Some(route), Some(chosen)) = (record.route(), record.endpoint()) else { return false };
-    route.upstream_name() == Some(upstream)
-        && endpoints.iter().any(|endpoint| *endpoint.label() == *chosen)
+    route.upstream_name() == Some(upstream) && endpoints.iter().any(|endpoint| *endpoint.label() == *chosen)
 }
 
 fn drain(snapshot: &Snapshot, records: &[Arc<Record>], note: &str) -> Acted {

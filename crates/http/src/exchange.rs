@@ -198,8 +198,7 @@ async fn relay(
     up.limit(way.http.settings.body);
     let mut output = Buffer::take();
     let length = loop {
-        let answer =
-            first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
+        let answer = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
         match answer {
             Ok(length) => break length,
             // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no harm
@@ -447,7 +446,7 @@ async fn tell(client: &mut Client, story: &mut Story, fault: &Fault) {
         &Answer {
             status,
             detail: public(fault, &detail),
-            request_id: &story.request_id,
+            request_id: &String::from_utf8_lossy(&story.tag.digits()),
             form: story.form,
             close: true,
             body: !story.bodyless,

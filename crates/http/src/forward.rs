@@ -11,7 +11,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) client: ClientAddr,
     pub(crate) scheme: &'static str,
     pub(crate) host: &'a str,
-    pub(crate) request_id: &'a str,
+    pub(crate) request_id: &'a [u8],
     /// Our name in `Via`.
     pub(crate) node: &'a str,
 }
@@ -54,7 +54,7 @@ pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut 
     }
     push_field("X-Forwarded-Proto", origin.scheme.as_bytes(), out);
     push_field("X-Forwarded-Host", origin.host.as_bytes(), out);
-    push_field("X-Request-Id", origin.request_id.as_bytes(), out);
+    push_field("X-Request-Id", origin.request_id, out);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         client: client.connection.record().client(),
         scheme: "http",
         host: request.host,
-        request_id: &story.request_id,
+        request_id: &story.tag.digits(),
         node: &http.settings.node,
     };
     if goes_on {
@@ -107,7 +107,6 @@ fn note(request: &Request<'_, '_>, host: &str, story: &mut Story) {
     story.asked = Asked::new(request.method.as_str(), host, request.target.raw());
     story.bodyless = request.kind().head;
     story.form = Form::of(request.fields.get("accept"));
-    story.request_id = format!("{:016x}", fastrand::u64(..));
 }
 
 /// In lower case and without its port, as routes name it.

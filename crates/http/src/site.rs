@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_conn::Route;
+use tieline_wire::http1::match_form;
 
 /// What a route wants of a request. What is empty is not looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -154,7 +155,7 @@ fn fits(wanted: &Match, ask: &Ask<'_>) -> bool {
 fn asks_for(query: Option<&str>, name: &str, value: Option<&str>) -> bool {
     let mut pairs =
         query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.any(|(key, have)| key == name && value.is_none_or(|value| value == have))
+    pairs.any(|(key, have)| match_form(key) == name && value.is_none_or(|value| match_form(have) == value))
 }
 
 impl PathMatch {

@@ -11,7 +11,8 @@ use crate::answer::Form;
 pub(crate) struct Story {
     pub(crate) began: Moment,
     pub(crate) asked: Asked,
-    pub(crate) request_id: String,
+    /// What both sides are told to call it by.
+    pub(crate) tag: Tag,
     pub(crate) form: Form,
     /// Whether the answer has no body, as those to HEAD.
     pub(crate) bodyless: bool,
@@ -27,7 +28,7 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) fn begin(connection: &Connection) -> Self {
-        Self { began: Clock::now(), bytes: connection.record().bytes(), ..Self::default() }
+        Self { began: Clock::now(), tag: Tag::new(), bytes: connection.record().bytes(), ..Self::default() }
     }
 
     /// Tells it: into the history, the metrics and the access log.
@@ -49,6 +50,7 @@ impl Story {
             route: self.routed.then(|| record.route()).flatten(),
             endpoint: self.acquired.and_then(|_| record.endpoint()),
             asked: self.asked,
+            tag: self.tag.0,
             status: self.status,
             bytes_up: up.saturating_sub(self.bytes.0),
             bytes_down: down.saturating_sub(self.bytes.1),
@@ -66,6 +68,21 @@ impl Story {
 
 fn detail(fault: &Fault) -> Option<Box<str>> {
     fault.source.as_ref().map(|source| source.to_string().into())
+}
+
+/// The name of one exchange in headers and logs: 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tag(u64);
+
+impl Tag {
+    pub(crate) fn new() -> Self {
+        // 0 stands for none.
+        Tag(fastrand::u64(1..))
+    }
+
+    pub(crate) fn digits(self) -> [u8; 16] {
+        std::array::from_fn(|at| b"0123456789abcdef"[(self.0 >> (60 - 4 * at)) as usize & 0xf])
+    }
 }
 
 /// The reason of an exchange that went as it should.

@@ -12,7 +12,7 @@ use crate::meter::RouteRow;
 pub struct Exchanged {
     /// The connection that carried it.
     pub connection: ConnectionId,
-    /// Which one of its connection it was, from 1.
+    /// Which one of its connection it was, from 1; 0 until the table has it.
     pub number: u32,
     /// When its first byte came.
     pub began: Moment,
@@ -28,6 +28,8 @@ pub struct Exchanged {
     pub endpoint: Option<Arc<str>>,
     /// What was asked, in the protocol's words.
     pub asked: Asked,
+    /// What both sides were told to call it by; 0 if neither was told.
+    pub tag: u64,
     /// The code that the client was answered with.
     pub status: Option<u16>,
     /// Bytes from the client, heads included.

@@ -19,6 +19,6 @@ pub use filter::{Filter, FilterError};
 pub use histogram::{BUCKETS, Histogram, HistogramReading};
 pub use meter::{ListenerRow, Meter, MeterReading, RouteRow, UpstreamRow};
 pub use record::{Chosen, Ended, Opening, Record, Settled};
-pub use row::{Note, Row, StageMark, Story};
+pub use row::{ExchangeRow, Note, Row, StageMark, Story};
 pub use table::{Finished, Limits, Registry, Told};
 pub use verdict::Verdict;

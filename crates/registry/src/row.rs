@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use std::collections::VecDeque;
+
 use serde::Serialize;
 use tieline_base::{Clock, Moment, Stage};
 
+use crate::exchanged::Exchanged;
 use crate::record::Record;
+use crate::table::Registry;
 
 /// One line of the live table.
 #[derive(Clone, Serialize, Debug)]
@@ -85,6 +89,65 @@ pub struct Story {
     pub road: Vec<StageMark>,
     /// What lay beneath its end.
     pub detail: Option<String>,
+    /// Its latest finished exchanges, the first one first, where it carries more than one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exchanges: Vec<ExchangeRow>,
+}
+
+/// One finished exchange, as `show` tells it.
+#[derive(Clone, Serialize, Debug)]
+pub struct ExchangeRow {
+    /// Which one of its connection it was, from 1.
+    pub number: u32,
+    /// When it began, in seconds since the connection was accepted.
+    pub at_seconds: f64,
+    /// How long it took.
+    pub duration_seconds: f64,
+    /// What was asked.
+    pub asked: String,
+    /// The code that it was answered with.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub reason: &'static str,
+    /// What lay beneath.
+    pub detail: Option<String>,
+    /// The route it took.
+    pub route: Option<String>,
+    /// The endpoint that answered, or was asked last.
+    pub endpoint: Option<String>,
+    /// How long it waited for its upstream connection.
+    pub acquire_seconds: Option<f64>,
+    /// How long the upstream took to begin its answer.
+    pub first_byte_seconds: Option<f64>,
+    /// Bytes from the client.
+    pub bytes_up: u64,
+    /// Bytes to the client.
+    pub bytes_down: u64,
+    /// What happened on the way out of the ordinary.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl ExchangeRow {
+    fn of(record: &Record, exchanged: &Exchanged) -> Self {
+        let asked = &exchanged.asked;
+        ExchangeRow {
+            number: exchanged.number,
+            at_seconds: exchanged.began.since(record.opened()).as_secs_f64(),
+            duration_seconds: exchanged.ended.since(exchanged.began).as_secs_f64(),
+            asked: format!("{} {}{}", asked.verb(), asked.host(), asked.target()).trim().to_owned(),
+            status: exchanged.status,
+            reason: exchanged.reason.as_str(),
+            detail: exchanged.detail.as_deref().map(str::to_owned),
+            route: exchanged.route.as_ref().map(|route| route.name.to_string()),
+            endpoint: exchanged.endpoint.as_deref().map(str::to_owned),
+            acquire_seconds: exchanged.acquired_after.map(|after| after.as_secs_f64()),
+            first_byte_seconds: exchanged.answered_after.map(|after| after.as_secs_f64()),
+            bytes_up: exchanged.bytes_up,
+            bytes_down: exchanged.bytes_down,
+            notes: exchanged.notes.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 impl Row {
@@ -120,8 +183,16 @@ impl Row {
 }
 
 impl Story {
-    /// The story of `record` as far as it goes at `now`.
-    pub fn of(record: &Record, now: Moment) -> Story {
+    /// The story of `record` as far as it goes at `now`, with those of its exchanges that `registry`
+    /// remembers: the last hundred.
+    pub fn of(record: &Record, registry: &Registry, now: Moment) -> Story {
+        let mut exchanges = VecDeque::new();
+        registry.exchanges_of(record.id(), |exchanged| {
+            exchanges.push_back(exchanged.clone());
+            if exchanges.len() > EXCHANGES_MAX {
+                exchanges.pop_front();
+            }
+        });
         let seconds = |at: Moment| at.since(record.opened()).as_secs_f64();
         let stages = Stage::ALL.into_iter().filter_map(|stage| {
             let at_seconds = seconds(record.entered(stage)?);
@@ -141,9 +212,13 @@ impl Story {
             opened_unix_seconds: opened.unwrap_or_default().as_secs_f64(),
             road,
             detail: record.ended().and_then(|ended| ended.detail.as_deref()).map(str::to_owned),
+            exchanges: exchanges.iter().map(|exchanged| ExchangeRow::of(record, exchanged)).collect(),
         }
     }
 }
+
+/// How many exchanges a story tells of.
+const EXCHANGES_MAX: usize = 100;
 
 fn detail(record: &Record, stage: Stage) -> Option<String> {
     match stage {

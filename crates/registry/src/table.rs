@@ -32,7 +32,7 @@ pub struct Limits {
 pub type Finished = Box<dyn Fn(&Arc<Record>) + Send + Sync>;
 
 /// Is told of every exchange that has ended, on the worker that served it: must not wait.
-pub type Told = Box<dyn Fn(&Record, &Exchanged) + Send + Sync>;
+pub type Told = Box<dyn Fn(&Arc<Record>, &Arc<Exchanged>) + Send + Sync>;
 
 /// Every connection of this process.
 pub struct Registry {
@@ -49,7 +49,7 @@ pub struct Registry {
 struct Shard {
     live: Lock<Slab<Arc<Record>>>,
     finished: Lock<VecDeque<Arc<Record>>>,
-    exchanged: Lock<VecDeque<Exchanged>>,
+    exchanged: Lock<VecDeque<Arc<Exchanged>>>,
 }
 
 /// How many rows a reader takes while it holds a worker's lock.
@@ -77,8 +77,9 @@ impl Registry {
     }
 
     /// Notes that an exchange of `record` has ended, and keeps it in the history. Its number is given here.
-    pub fn exchanged(&self, record: &Record, mut exchanged: Exchanged) {
+    pub fn exchanged(&self, record: &Arc<Record>, mut exchanged: Exchanged) {
         exchanged.number = record.count_exchange();
+        let exchanged = Arc::new(exchanged);
         let took = exchanged.ended.since(exchanged.began);
         record.listener().meter.exchanged(record.worker(), exchanged.status, took);
         (self.exchanged)(record, &exchanged);
@@ -92,7 +93,7 @@ impl Registry {
     }
 
     /// Calls `visit` for each remembered exchange of the connection `id`, the first one first.
-    pub fn exchanges_of(&self, id: ConnectionId, mut visit: impl FnMut(&Exchanged)) {
+    pub fn exchanges_of(&self, id: ConnectionId, mut visit: impl FnMut(&Arc<Exchanged>)) {
         for shard in &self.shards {
             held(&shard.exchanged).iter().filter(|past| past.connection == id).for_each(&mut visit);
         }

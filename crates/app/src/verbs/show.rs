@@ -47,6 +47,25 @@ struct Story {
     opened_unix_seconds: f64,
     road: Vec<Mark>,
     detail: Option<String>,
+    #[serde(default)]
+    exchanges: Vec<Exchange>,
+}
+
+#[derive(Deserialize)]
+struct Exchange {
+    number: u32,
+    at_seconds: f64,
+    duration_seconds: f64,
+    asked: String,
+    status: Option<u16>,
+    reason: String,
+    detail: Option<String>,
+    route: Option<String>,
+    endpoint: Option<String>,
+    acquire_seconds: Option<f64>,
+    first_byte_seconds: Option<f64>,
+    #[serde(default)]
+    notes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -100,7 +119,30 @@ fn print(out: &mut impl Write, story: &Story) -> io::Result<()> {
         let detail = printable(mark.detail.as_deref().unwrap_or_default());
         writeln!(out, "{}", format!("  {at:>14}  {:<9} {detail}", mark.stage).trim_end())?;
     }
-    Ok(())
+    if !story.exchanges.is_empty() {
+        writeln!(out, "\nexchanges")?;
+    }
+    story.exchanges.iter().try_for_each(|exchange| print_exchange(out, exchange))
+}
+
+fn print_exchange(out: &mut impl Write, exchange: &Exchange) -> io::Result<()> {
+    let ms = |seconds: f64| format!("{:.3}ms", seconds * 1e3);
+    let status = exchange.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+    let (at, took) = (ms(exchange.at_seconds), ms(exchange.duration_seconds));
+    writeln!(
+        out,
+        "  {at:>14}  #{:<4} {} -> {status} in {took}",
+        exchange.number,
+        printable(&exchange.asked)
+    )?;
+    let mut parts = vec![exchange.reason.clone()];
+    parts.extend(exchange.detail.clone());
+    parts.extend(exchange.route.as_ref().map(|route| format!("route \"{route}\"")));
+    parts.extend(exchange.endpoint.as_ref().map(|endpoint| format!("endpoint {endpoint}")));
+    parts.extend(exchange.acquire_seconds.map(|waited| format!("waited {}", ms(waited))));
+    parts.extend(exchange.first_byte_seconds.map(|waited| format!("first byte after {}", ms(waited))));
+    writeln!(out, "  {:>14}        {}", "", printable(&parts.join("; ")))?;
+    exchange.notes.iter().try_for_each(|note| writeln!(out, "  {:>14}        {}", "", printable(note)))
 }
 
 fn standing(story: &Story) -> String {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
 use tieline_base::{ClientAddr, Clock, Moment, Reason, Stage};
-use tieline_registry::{Record, RouteRow};
+use tieline_registry::{Exchanged, Record, RouteRow};
 
 /// The fields of a line, in their order. What is not known is `null`, so that every line has the same fields.
 #[derive(Serialize)]
@@ -40,17 +40,97 @@ struct Line<'r> {
     worker: u16,
 }
 
+/// The fields of the line of one exchange among many, in their order.
+#[derive(Serialize)]
+struct ExchangeLine<'r> {
+    /// When it ended: RFC 3339, UTC, to the millisecond.
+    time: String,
+    /// Its connection.
+    id: u64,
+    /// Which one of its connection it was, from 1.
+    exchange: u32,
+    listener: &'r str,
+    protocol: &'static str,
+    client: Shown<ClientAddr>,
+    peer: Shown<ClientAddr>,
+    sni: Option<&'r str>,
+    route: Option<&'r str>,
+    upstream: Option<&'r str>,
+    endpoint: Option<&'r str>,
+    method: &'r str,
+    host: &'r str,
+    target: &'r str,
+    status: Option<u16>,
+    reason: &'static str,
+    detail: Option<&'r str>,
+    request_id: Option<String>,
+    /// From its first byte to its end.
+    duration_ms: f64,
+    /// How long it waited for its upstream connection.
+    acquire_ms: Option<f64>,
+    /// How long the upstream took to begin its answer.
+    first_byte_ms: Option<f64>,
+    bytes_up: u64,
+    bytes_down: u64,
+    notes: &'r [Box<str>],
+    generation: u32,
+    worker: u16,
+}
+
 /// Appends the line of `record`, its line break included.
 pub(super) fn append(record: &Record, lines: &mut Vec<u8>) {
+    let (route, endpoint) = (record.route(), record.endpoint());
+    push(&Line::of(record, route.as_deref(), endpoint.as_deref()), lines);
+}
+
+/// Appends the line of one exchange of `record`.
+pub(super) fn append_exchange(record: &Record, exchanged: &Exchanged, lines: &mut Vec<u8>) {
+    push(&ExchangeLine::of(record, exchanged), lines);
+}
+
+fn push(line: &impl Serialize, lines: &mut Vec<u8>) {
     let start = lines.len();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *lines, Neutral);
     // Writing into memory cannot fail, and every field has a JSON form; half a line would be worse than none.
-    let (route, endpoint) = (record.route(), record.endpoint());
-    if Line::of(record, route.as_deref(), endpoint.as_deref()).serialize(&mut serializer).is_err() {
+    if line.serialize(&mut serializer).is_err() {
         lines.truncate(start);
         return;
     }
     lines.push(b'\n');
+}
+
+impl<'r> ExchangeLine<'r> {
+    fn of(record: &'r Record, exchanged: &'r Exchanged) -> Self {
+        let route = exchanged.route.as_deref();
+        ExchangeLine {
+            time: rfc3339(exchanged.ended),
+            id: record.id().0,
+            exchange: exchanged.number,
+            listener: &record.listener().name,
+            protocol: record.listener().protocol,
+            client: Shown(record.client()),
+            peer: Shown(record.peer()),
+            sni: record.sni(),
+            route: route.map(|route| &*route.name),
+            upstream: route.and_then(RouteRow::upstream_name),
+            endpoint: exchanged.endpoint.as_deref(),
+            method: exchanged.asked.verb(),
+            host: exchanged.asked.host(),
+            target: exchanged.asked.target(),
+            status: exchanged.status,
+            reason: exchanged.reason.as_str(),
+            detail: exchanged.detail.as_deref(),
+            request_id: (exchanged.tag != 0).then(|| format!("{:016x}", exchanged.tag)),
+            duration_ms: ms(exchanged.ended.since(exchanged.began)),
+            acquire_ms: exchanged.acquired_after.map(ms),
+            first_byte_ms: exchanged.answered_after.map(ms),
+            bytes_up: exchanged.bytes_up,
+            bytes_down: exchanged.bytes_down,
+            notes: &exchanged.notes,
+            generation: record.generation().0,
+            worker: record.worker().0,
+        }
+    }
 }
 
 impl<'r> Line<'r> {

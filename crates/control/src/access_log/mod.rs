@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tieline_registry::Record;
+use tieline_registry::{Exchanged, Record};
 
 pub use sink::AccessLogTarget;
 
@@ -48,6 +48,7 @@ type Stopped = Lock<Option<Receiver<()>>>;
 
 enum Job {
     Row(Arc<Record>),
+    Exchange(Arc<Record>, Arc<Exchanged>),
     /// There is a new target.
     Look,
     /// Write what is queued, and end.
@@ -78,13 +79,25 @@ impl AccessLog {
         Ok(log)
     }
 
-    /// Logs a row that has ended. Fit for the worker that served it: never waits.
+    /// Logs a row that has ended, unless each of its exchanges was logged. Fit for the worker that served it:
+    /// never waits.
     pub fn row(&self, record: &Arc<Record>) {
+        if record.exchanges() == 0 {
+            self.queue(|| Job::Row(record.clone()));
+        }
+    }
+
+    /// Logs one exchange of `record` that has ended. As fit for its worker.
+    pub fn exchange(&self, record: &Arc<Record>, exchanged: &Arc<Exchanged>) {
+        self.queue(|| Job::Exchange(record.clone(), exchanged.clone()));
+    }
+
+    fn queue(&self, job: impl FnOnce() -> Job) {
         if !self.on.load(Relaxed) {
             return;
         }
         let Some(queue) = self.queue.get() else { return };
-        if queue.try_send(Job::Row(record.clone())).is_err() {
+        if queue.try_send(job()).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -174,13 +187,16 @@ impl Writer {
     fn write_all(mut self, jobs: &Receiver<Job>) {
         let mut lines = Vec::new();
         while let Ok(first) = jobs.recv() {
-            if let Job::Row(_) = first {
+            if let Job::Row(_) | Job::Exchange(..) = first {
                 thread::sleep(GATHERED_FOR);
             }
             let mut stop = false;
             for job in std::iter::once(first).chain(jobs.try_iter().take(QUEUE_MAX)) {
                 match job {
                     Job::Row(record) => line::append(&record, &mut lines),
+                    Job::Exchange(record, exchanged) => {
+                        line::append_exchange(&record, &exchanged, &mut lines);
+                    }
                     Job::Look => {}
                     Job::Stop => stop = true,
                 }

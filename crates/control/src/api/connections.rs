@@ -39,8 +39,9 @@ pub(super) async fn show(
         Problem::not_found(format!("no connection \"{id}\" {detail}"))
     };
     let id: ConnectionId = id.parse().map_err(|_| unknown())?;
-    let record = plane.server(&permit).registry().find(id).ok_or_else(unknown)?;
-    Ok(Json(Story::of(&record, Clock::now())))
+    let registry = plane.server(&permit).registry();
+    let record = registry.find(id).ok_or_else(unknown)?;
+    Ok(Json(Story::of(&record, registry, Clock::now())))
 }
 
 /// `POST /api/v1/connections/kill`

@@ -75,6 +75,45 @@ pub(super) struct StoryShape {
     road: Vec<StageMarkShape>,
     /// What lay beneath its end.
     detail: Option<String>,
+    /// Its latest finished exchanges, the first one first, where it carries more than one; left out if there
+    /// is none.
+    #[schema(nullable = false)]
+    exchanges: Option<Vec<ExchangeShape>>,
+}
+
+/// One finished exchange.
+#[derive(ToSchema)]
+#[schema(as = Exchange)]
+pub(super) struct ExchangeShape {
+    /// Which one of its connection it was, from 1.
+    number: u32,
+    /// When it began, in seconds since the connection was accepted.
+    at_seconds: f64,
+    /// How long it took.
+    duration_seconds: f64,
+    /// What was asked.
+    asked: String,
+    /// The code that it was answered with.
+    status: Option<u16>,
+    /// How it ended.
+    reason: String,
+    /// What lay beneath.
+    detail: Option<String>,
+    /// The route it took.
+    route: Option<String>,
+    /// The endpoint that answered, or was asked last.
+    endpoint: Option<String>,
+    /// How long it waited for its upstream connection.
+    acquire_seconds: Option<f64>,
+    /// How long the upstream took to begin its answer.
+    first_byte_seconds: Option<f64>,
+    /// Bytes from the client.
+    bytes_up: u64,
+    /// Bytes to the client.
+    bytes_down: u64,
+    /// What happened on the way out of the ordinary; left out if nothing did.
+    #[schema(nullable = false)]
+    notes: Option<Vec<String>>,
 }
 
 /// One station of a connection's story.

@@ -46,6 +46,7 @@ impl Collector for DataPlane {
         let living = self.living();
         let mut series = Series::new(&mut encoder);
         connections(&mut series, &listeners, &living)?;
+        exchanges(&mut series, &listeners)?;
         self.bytes(&mut series, &listeners, &living)?;
         waits(&mut series, &self.server)?;
         endpoints(&mut series, &self.server)
@@ -124,6 +125,25 @@ fn connections(
         .histogram("tieline_connection_duration_seconds", "How long connections lived that have ended")?;
     for (row, meter) in listeners {
         lifetime.add(&[("listener", &row.name)], &meter.lifetime)?;
+    }
+    Ok(())
+}
+
+/// The listeners whose connections carry more than one exchange each.
+fn exchanges(series: &mut Series<'_, '_>, listeners: &[(Arc<ListenerRow>, MeterReading)]) -> fmt::Result {
+    let many = || listeners.iter().filter(|(row, _)| row.protocol == "http");
+    let mut codes =
+        series.counter("tieline_exchanges", "Requests that ended, by the class of their status")?;
+    for (row, meter) in many() {
+        let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        for (class, count) in classes.iter().zip(meter.exchanges) {
+            codes.add(&[("listener", &row.name), ("code", class)], count)?;
+        }
+    }
+    let mut took =
+        series.histogram("tieline_exchange_duration_seconds", "How long requests took that ended")?;
+    for (row, meter) in many() {
+        took.add(&[("listener", &row.name)], &meter.exchange)?;
     }
     Ok(())
 }
