@@ -135,6 +135,6 @@ fn has_underscore(name: &[u8]) -> bool {
     };
     match name.last_chunk() {
         Some(last) => word(last) || name.as_chunks().0.iter().any(word),
-        None => name.iter().any(|byte| *byte == b'_'),
+        None => name.contains(&b'_'),
     }
 }

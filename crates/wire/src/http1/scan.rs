@@ -44,7 +44,7 @@ impl HeadScan {
         if self.looked == 0 && window.first().is_some_and(|byte| !is_token_byte(*byte) && *byte != b'\r') {
             return Err(HttpError::NotHttp);
         }
-        while let Some(found) = line_feed(window.get(self.looked..).unwrap_or_default()) {
+        while let Some(found) = memchr(b'\n', window.get(self.looked..).unwrap_or_default()) {
             let end = self.looked + found;
             self.looked = end + 1;
             if end == self.line || window[end - 1] != b'\r' {
@@ -86,26 +86,5 @@ impl HeadScan {
             return Err(HttpError::HeadTooLarge);
         }
         Ok(None)
-    }
-}
-
-/// Where the next LF is. Most lines are shorter than it takes to get `memchr` going.
-#[inline]
-fn line_feed(bytes: &[u8]) -> Option<usize> {
-    const NEAR: usize = 48;
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let (near, far) = bytes.split_at_checked(NEAR).unwrap_or((bytes, &[]));
-    let (words, rest) = near.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        // The lowest byte that borrows its high bit was zero; those above it may borrow by its carry.
-        let apart = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
-        let zeros = apart.wrapping_sub(ONES) & !apart & (ONES << 7);
-        if zeros != 0 {
-            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
-        }
-    }
-    match rest.iter().position(|byte| *byte == b'\n') {
-        Some(at) => Some(words.len() * 8 + at),
-        None => memchr(b'\n', far).map(|at| NEAR + at),
     }
 }
