@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,13 +18,15 @@ use tieline_http::{self as http, Http};
 use tieline_policy::{Access, Allow, Networks, Rule};
 use tieline_pool::{
     Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
-    RetrySettings, Settings, Thresholds, Upstream,
+    RetrySettings, Secured, Settings, Thresholds, Upstream,
 };
 use tieline_registry::{Filter, Record, Registry, RouteRow, Verdict};
 use tieline_relay::{Relay, Router};
 use tieline_transport::{BindError, Bound, DialOptions, Io, ListenOptions};
 use tieline_wire::greeting::Probe;
 use tieline_wire::proxy;
+
+use crate::trust::Trust;
 
 /// What a listener's bytes mean, and which way they go. Another protocol is another arm.
 fn protocol(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) -> Arc<dyn Protocol> {
@@ -166,6 +169,9 @@ pub(crate) struct Assembly {
     registry: Arc<Registry>,
     generation: Generation,
     doors: HashMap<DoorKey, (Bound, WorkerId)>,
+    trust: Trust,
+    /// Where certificates of our own making are kept.
+    folder: PathBuf,
     admissions: HashMap<String, Arc<Admission>>,
     upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     next_worker: u16,
@@ -186,12 +192,14 @@ pub(crate) struct Compiled {
 }
 
 impl Assembly {
-    pub(crate) fn new(file: &str, registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(file: &str, folder: &Path, registry: Arc<Registry>) -> Self {
         Self {
             file: file.into(),
             registry,
             generation: Generation(0),
             doors: HashMap::new(),
+            trust: Trust::default(),
+            folder: folder.into(),
             admissions: HashMap::new(),
             upstreams: BTreeMap::new(),
             next_worker: 0,
@@ -263,8 +271,28 @@ impl Assembly {
         Ok(())
     }
 
+    /// Reads the certificates and keys that `live` names; [`Assembly::compile`] uses what comes back once it is
+    /// given to [`Assembly::trust_in`].
+    ///
+    /// # Errors
+    /// Every file that is of no use; nothing has changed then.
+    pub(crate) fn load_trust(&self, live: &config::Live) -> Result<Trust, Vec<String>> {
+        Trust::load(live, &self.folder, &self.trust)
+    }
+
+    /// Uses these certificates and keys from the next [`Assembly::compile`] on.
+    pub(crate) fn trust_in(&mut self, trust: Trust) {
+        self.trust = trust;
+    }
+
+    /// Whether a certificate or key file no longer holds what was read from it.
+    pub(crate) fn trust_changed(&self) -> bool {
+        self.trust.changed()
+    }
+
     fn apply(&mut self, upstream: &config::Upstream, dns: &config::Dns) {
-        let settings = settings(upstream, dns);
+        let mut settings = settings(upstream, dns);
+        settings.tls = self.trust.upstream(&upstream.name).map(Secured);
         match self.upstreams.get(upstream.name.as_str()) {
             Some(standing) => drop(standing.apply(settings)),
             None => {
@@ -291,6 +319,7 @@ impl Assembly {
             },
             proxy: trusted.is_some(),
             trusted: trusted.unwrap_or_default(),
+            tls: self.trust.listener(&listener.name),
             timeouts: Timeouts {
                 handshake: listener.timeouts.handshake,
                 idle: Some(listener.timeouts.idle),
@@ -390,6 +419,7 @@ fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
         retry: RetrySettings { attempts: upstream.retry.attempts, budget: upstream.retry.budget },
         dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },
         dial: DialOptions { keepalive: Some(UPSTREAM_KEEPALIVE) },
+        tls: None,
     }
 }
 

@@ -61,9 +61,11 @@ impl House {
             AccessLog::open(target(&config.live.server.access_log)).context("cannot open the access log")?;
         let events = Events::default();
         let registry = Arc::new(registry(&config, &access_log, &events)?);
-        let mut assembly = Assembly::new(&file.display().to_string(), registry.clone());
+        let mut assembly = Assembly::new(&file.display().to_string(), &config.boot.data, registry.clone());
         let server = Arc::new(Server::start(registry, assembly.empty()).context("cannot start the workers")?);
+        let trust = assembly.load_trust(&config.live).map_err(|lines| anyhow::anyhow!(lines.join("\n")))?;
         assembly.bind(&config.live).map_err(one_error)?;
+        assembly.trust_in(trust);
         let compiled = assembly.compile(&config.live, true);
         let shown = watch::Sender::new(Arc::new(config.live.clone()));
         let plane = Plane::new(Parts {
@@ -154,11 +156,30 @@ impl House {
         Ok(report.with_swept(self.obey(compiled).await))
     }
 
+    /// Reads certificates and keys again if their files have changed: new connections get the new ones, and
+    /// those that live go on.
+    pub(crate) async fn renew_trust(&mut self) {
+        if !self.assembly.trust_changed() {
+            return;
+        }
+        match self.assembly.load_trust(&self.config.live) {
+            Ok(trust) => {
+                self.assembly.trust_in(trust);
+                let compiled = self.assembly.compile(&self.config.live, false);
+                self.obey(compiled).await;
+                tracing::info!("certificates or keys have changed and were read again");
+            }
+            Err(lines) => lines.iter().for_each(|line| tracing::error!("the old one stays in use: {line}")),
+        }
+    }
+
     /// Does all of a reload that can fail; where something does, what was done before it is undone.
     fn prepare(&mut self, live: &Live) -> Result<(), Vec<String>> {
         let lines =
             |errors: Vec<tieline_transport::BindError>| errors.iter().map(ToString::to_string).collect();
+        let trust = self.assembly.load_trust(live)?;
         self.assembly.bind(live).map_err(|errors| -> Vec<String> { lines(errors) })?;
+        self.assembly.trust_in(trust);
         if live.server.access_log == self.config.live.server.access_log {
             return Ok(());
         }

@@ -10,6 +10,7 @@ mod house;
 mod logging;
 mod offline;
 mod run;
+mod trust;
 mod verbs;
 
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tieline_config::{Checked, Config};
@@ -48,6 +49,9 @@ pub(crate) fn serve(file: &Path, checked: Checked, ready: impl FnOnce(&House)) -
     Ok(ExitCode::SUCCESS)
 }
 
+/// How often certificate and key files are looked at for a change.
+const TRUST_CHECKED_EVERY: Duration = Duration::from_secs(5);
+
 /// How many orders of operators may wait.
 const REQUESTS_MAX: usize = 16;
 
@@ -87,6 +91,7 @@ enum Order {
 /// Obeys signals and operators until one of them says stop, and drains.
 async fn obey(house: &mut House, mut asked: mpsc::Receiver<Request>) -> anyhow::Result<Stopped> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let mut renewals = tokio::time::interval(TRUST_CHECKED_EVERY);
     loop {
         // Every arm may be dropped: what was sent stays queued.
         tokio::select! {
@@ -98,6 +103,7 @@ async fn obey(house: &mut House, mut asked: mpsc::Receiver<Request>) -> anyhow::
                 Some(Request::Reload(answer)) => answer_reload(house, answer).await,
                 Some(Request::Stop) | None => break,
             },
+            _ = renewals.tick() => house.renew_trust().await,
         }
     }
     Ok(drain(&house.server(), signals, asked).await)

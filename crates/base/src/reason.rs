@@ -85,6 +85,8 @@ reasons! {
     RefusedSchedule = "refused:schedule",
     /// Its source may not speak the PROXY protocol, which the listener requires.
     RefusedUntrusted = "refused:untrusted",
+    /// It asks another server than the one that TLS was agreed for.
+    RefusedMisdirected = "refused:misdirected",
     /// It has passed this server before.
     RefusedLoop = "refused:loop",
     /// The listener or the server is draining.

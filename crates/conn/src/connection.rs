@@ -14,6 +14,7 @@ use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
 use tieline_pool::{Event, Lease, Reuse, Why};
 use tieline_registry::{Chosen, Exchanged, Record, UpstreamRow, Verdict};
+use tieline_transport::tls::Handshake;
 use tieline_transport::{Hello, Io};
 
 use crate::admission::Slot;
@@ -47,8 +48,22 @@ pub struct Connection {
     record: Arc<Record>,
     identity: Identity,
     // Boxed: most connections begin without one.
-    hello: Option<Box<Hello>>,
+    first: Option<Box<First>>,
     slot: Slot,
+}
+
+/// What a connection began with: its first bytes, and what TLS agreed on where it ended here.
+pub(crate) struct First {
+    pub(crate) hello: Hello,
+    pub(crate) tls: Option<Handshake>,
+}
+
+impl First {
+    /// The server that was asked for, in lower case.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        let shaken = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        shaken.or(self.hello.server_name.as_deref())
+    }
 }
 
 /// What a connection still holds once its exchanges are open: its row, and its counted place at the listener.
@@ -73,10 +88,10 @@ impl Connection {
         worker: &Rc<Worker>,
         record: &Arc<Record>,
         identity: Identity,
-        hello: Option<Box<Hello>>,
+        first: Option<Box<First>>,
         slot: Slot,
     ) -> Self {
-        Self { worker: worker.clone(), record: record.clone(), identity, hello, slot }
+        Self { worker: worker.clone(), record: record.clone(), identity, first, slot }
     }
 
     /// Its row in the live table.
@@ -109,7 +124,7 @@ impl Connection {
 
     /// The bytes that were read while it settled, for the upstream to see first. Taken once.
     pub fn take_first_bytes(&mut self) -> Vec<u8> {
-        self.hello.as_mut().map(|hello| std::mem::take(&mut hello.bytes)).unwrap_or_default()
+        self.first.as_mut().map(|first| std::mem::take(&mut first.hello.bytes)).unwrap_or_default()
     }
 
     /// Which config is in force now.
@@ -134,12 +149,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Fault`] with the reason that the client, the log and the metrics share.
-    pub async fn open(
-        &self,
-        route: Option<Arc<Route>>,
-        reuse: Reuse,
-        io: &Io,
-    ) -> Result<Exchange, Fault> {
+    pub async fn open(&self, route: Option<Arc<Route>>, reuse: Reuse, io: &Io) -> Result<Exchange, Fault> {
         // What follows, up to the wait for an endpoint, takes no time worth telling apart.
         let now = Clock::now();
         let (route, permit) = self.decide(route, now)?;
@@ -174,7 +184,12 @@ impl Connection {
 
     /// The server name that its TLS hello asks for, in lower case.
     pub fn server_name(&self) -> Option<&str> {
-        self.hello.as_ref()?.server_name.as_deref()
+        self.first.as_ref()?.server_name()
+    }
+
+    /// What TLS agreed on, where it ended here.
+    pub fn tls(&self) -> Option<&Handshake> {
+        self.first.as_ref()?.tls.as_ref()
     }
 
     /// The second half of [`Connection::open`]: waits for an upstream connection, from `started` on.
@@ -247,7 +262,7 @@ impl Connection {
     /// The addresses that a PROXY header to the upstream names: the client, and where it connected to.
     pub fn addresses(&self, io: &Io) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
         let ClientAddr::Socket(source) = self.record.client() else { return None };
-        let told = self.hello.as_ref().and_then(|hello| hello.destination);
+        let told = self.first.as_ref().and_then(|first| first.hello.destination);
         Some((source, told.or_else(|| io.local_address())?))
     }
 }

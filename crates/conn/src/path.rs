@@ -9,10 +9,11 @@ use std::task::{Context, Poll, ready};
 use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose};
 use tieline_policy::Identity;
 use tieline_registry::{Opening, Record, Settled};
-use tieline_transport::{Accepted, Hello, Io, SettleError, settle};
+use tieline_transport::tls::{ServerTls, TlsAcceptError, accept_tls_after};
+use tieline_transport::{Accepted, Front, Io, SettleError, settle};
 
 use crate::admission::Slot;
-use crate::connection::{Connection, Outcome, Serving};
+use crate::connection::{Connection, First, Outcome, Serving};
 use crate::lifetime::Lifetime;
 use crate::snapshot::Listener;
 use crate::worker::{Seat, Worker};
@@ -77,17 +78,28 @@ fn begin(accepted: Accepted, listener: Arc<Listener>, seat: &Seat) -> Result<Beg
     let slot = admit(&listener, accepted.client)?;
     let io = accepted.adopt().map_err(exhausted)?;
 
-    // settle: the PROXY header and the first bytes, under one deadline
+    // settle: the PROXY header, the first bytes and TLS, under one deadline
     record.enter(Stage::Settle, record.opened());
     let front = listener.front();
-    if !front.asks() {
+    if !front.asks() && listener.tls.is_none() {
         return start(&listener, worker, record, slot, io, None).map(Begun::Serving);
     }
     let (worker, record) = (worker.clone(), record.clone());
     Ok(Begun::Settling(Box::pin(async move {
-        let (io, hello) = settle(io, &front).await.map_err(unsettled)?;
-        start(&listener, &worker, &record, slot, io, Some(Box::new(hello)))
+        let (io, first) = settled(io, &front, listener.tls.as_deref()).await?;
+        start(&listener, &worker, &record, slot, io, Some(Box::new(first)))
     })))
+}
+
+async fn settled(io: Io, front: &Front, tls: Option<&ServerTls>) -> Result<(Io, First), Fault> {
+    let begun = Clock::now();
+    let (io, mut hello) = settle(io, front).await.map_err(unsettled)?;
+    let Some(tls) = tls else { return Ok((io, First { hello, tls: None })) };
+    let opening = std::mem::take(&mut hello.bytes);
+    let left = front.handshake.saturating_sub(Clock::now().since(begun));
+    let shaken = tokio::time::timeout(left, accept_tls_after(io, opening, tls)).await;
+    let (io, handshake) = shaken.map_err(|_| unsettled(SettleError::Timeout))?.map_err(unshaken)?;
+    Ok((io, First { hello, tls: Some(handshake) }))
 }
 
 /// Hands a settled connection to its protocol.
@@ -97,10 +109,10 @@ fn start(
     record: &Arc<Record>,
     slot: Slot,
     io: Io,
-    hello: Option<Box<Hello>>,
+    first: Option<Box<First>>,
 ) -> Result<Serving, Fault> {
-    if let Some(hello) = &hello {
-        note_hello(record, hello);
+    if let Some(first) = &first {
+        note_first(record, first);
     }
     let slot = slot.count_source(&listener.limits, record.client()).map_err(refused)?;
 
@@ -110,7 +122,7 @@ fn start(
 
     // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the
     // protocol
-    let connection = Connection::new(worker, record, identity, hello, slot);
+    let connection = Connection::new(worker, record, identity, first, slot);
     Ok(listener.protocol.serve(connection, io))
 }
 
@@ -132,10 +144,10 @@ fn admit(listener: &Listener, peer: ClientAddr) -> Result<Slot, Fault> {
     Ok(slot)
 }
 
-fn note_hello(record: &Record, hello: &Hello) {
-    if hello.source.is_some() || hello.server_name.is_some() {
-        let proxied = hello.source.map(ClientAddr::from_socket);
-        record.set_settled(Settled { proxied, sni: hello.server_name.as_deref().map(Into::into) });
+fn note_first(record: &Record, first: &First) {
+    let (proxied, sni) = (first.hello.source.map(ClientAddr::from_socket), first.server_name());
+    if proxied.is_some() || sni.is_some() {
+        record.set_settled(Settled { proxied, sni: sni.map(Into::into) });
     }
 }
 
@@ -145,6 +157,15 @@ fn refused(reason: Reason) -> Fault {
 
 fn exhausted(error: std::io::Error) -> Fault {
     Fault::new(Stage::Admit, Whose::Us, Reason::Exhausted).because(error)
+}
+
+fn unshaken(error: TlsAcceptError) -> Fault {
+    let reason = match &error {
+        TlsAcceptError::Closed => Reason::ClientClosed,
+        TlsAcceptError::Io(_) => Reason::ClientReset,
+        TlsAcceptError::Protocol(_) | TlsAcceptError::NoCertificate { .. } => Reason::ProtocolError,
+    };
+    Fault::new(Stage::Settle, Whose::Client, reason).because(error)
 }
 
 fn unsettled(error: SettleError) -> Fault {

@@ -9,6 +9,7 @@ use tieline_config::Schedule;
 use tieline_policy::{Networks, Rule};
 use tieline_pool::Upstream;
 use tieline_registry::{ListenerRow, RouteRow};
+use tieline_transport::tls::ServerTls;
 use tieline_transport::{Bound, Front};
 use tieline_wire::proxy;
 
@@ -39,6 +40,8 @@ pub struct Listener {
     pub proxy: bool,
     /// From whom such a header is believed.
     pub trusted: Networks,
+    /// How TLS ends here, if it does.
+    pub tls: Option<Arc<ServerTls>>,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// What its bytes mean, and which way they go.

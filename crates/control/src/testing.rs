@@ -160,6 +160,7 @@ fn snapshot(registry: &Registry) -> Snapshot {
         limits: Limits { connections: Some(10), per_ip: None, accept_rate: None },
         proxy: false,
         trusted: Networks::default(),
+        tls: None,
         timeouts: Timeouts {
             handshake: Duration::from_secs(10),
             idle: Some(Duration::from_secs(60)),

@@ -43,6 +43,7 @@ pub(crate) fn status(fault: &Fault) -> u16 {
         Reason::UpstreamClosed => 502,
         Reason::TimeoutConnect | Reason::TimeoutFirstByte | Reason::TimeoutGap => 504,
         Reason::RefusedLoop => 508,
+        Reason::RefusedMisdirected => 421,
         Reason::Internal => 500,
         _ => 503,
     }

@@ -42,6 +42,11 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
     let host = host_name(request.host);
     note(&request, &host, story);
     Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
+    // Whoever was promised another server's name must not be led to this one (RFC 9110 §15.5.20).
+    let promised = client.connection.tls().and_then(|tls| tls.server_name.as_deref());
+    if promised.is_some_and(|name| name != &*host) {
+        return Err(Fault::new(Stage::Route, Whose::Client, Reason::RefusedMisdirected));
+    }
     if forward::loops(&request, &http.settings.node) {
         return Err(Fault::new(Stage::Route, Whose::Us, Reason::RefusedLoop));
     }
@@ -56,7 +61,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
     let mut forwarded = Vec::with_capacity(if goes_on { head.len() + ADDED } else { 0 });
     let origin = Origin {
         client: client.connection.record().client(),
-        scheme: "http",
+        scheme: if client.connection.tls().is_some() { "https" } else { "http" },
         host: request.host,
         request_id: &story.tag.digits(),
         node: &http.settings.node,

@@ -123,6 +123,15 @@ impl Endpoint {
         &self.configured
     }
 
+    /// The name, or the IP address, that its certificate must bear.
+    pub(crate) fn host(&self) -> String {
+        match &self.configured {
+            Address::Name { host, .. } => host.to_string(),
+            Address::Socket(socket) => socket.ip().to_string(),
+            Address::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
     /// Where it is dialed, in the order of dialing; an IPv6 and an IPv4 address may be one endpoint.
     pub fn addresses(&self) -> &[EndpointAddr] {
         &self.addresses

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tieline_base::{Clock, EndpointAddr, Fault, Moment, Reason, Stage, Whose};
 use tieline_policy::Permit;
+use tieline_transport::tls::{TlsConnectError, connect_tls};
 use tieline_transport::{DialOptions, Io, dial, dial_first, is_exhaustion};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ use crate::gate::Admission;
 use crate::idle::{self, Reuse};
 use crate::outlier::Failure;
 use crate::retry::backoff;
-use crate::settings::Settings;
+use crate::settings::{Secured, Settings};
 use crate::state::{EndpointId, Ticket};
 use crate::upstream::Upstream;
 
@@ -401,10 +402,10 @@ impl<'a> Dialing<'a> {
     /// for others.
     async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<Io> {
         let share = self.share(now);
-        let dialed = match endpoint.addresses() {
-            [only] => timeout(share, dial(only, &self.settings.dial)).await,
-            // Boxed, so that the usual endpoint does not pay for the room that the race of two takes.
-            pair => Box::pin(timeout(share, dial_any(pair, &self.settings.dial))).await,
+        let dialed = match (endpoint.addresses(), &self.settings.tls) {
+            ([only], None) => timeout(share, dial(only, &self.settings.dial)).await,
+            // Boxed, so that the usual endpoint does not pay for the room that the race of two takes, or TLS.
+            (all, tls) => Box::pin(timeout(share, dial_any(endpoint, all, tls, &self.settings.dial))).await,
         };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {share:.1?}"));
         dialed.map_err(late)?
@@ -454,8 +455,19 @@ impl<'a> Dialing<'a> {
     }
 }
 
-async fn dial_any(addresses: &[EndpointAddr], options: &DialOptions) -> io::Result<Io> {
-    dial_first(addresses, options).await.map(|(_, io)| io)
+pub(crate) async fn dial_any(
+    endpoint: &Endpoint,
+    addresses: &[EndpointAddr],
+    tls: &Option<Secured>,
+    options: &DialOptions,
+) -> io::Result<Io> {
+    let (_, io) = dial_first(addresses, options).await?;
+    let Some(Secured(tls)) = tls else { return Ok(io) };
+    let secured = connect_tls(io, tls, &endpoint.host()).await;
+    secured.map(|(io, _)| io).map_err(|error| match error {
+        TlsConnectError::Io(error) => error,
+        error => io::Error::new(io::ErrorKind::InvalidData, error),
+    })
 }
 
 fn unreachable(endpoint: &Endpoint, error: io::Error) -> Fault {

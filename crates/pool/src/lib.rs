@@ -35,7 +35,9 @@ pub use health::Thresholds;
 pub use idle::{Reuse, tidy_idle};
 pub use lease::{Ask, Event, Lease, LeaseError, Loan};
 pub use outlier::OutlierSettings;
-pub use settings::{DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Settings};
+pub use settings::{
+    DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Secured, Settings,
+};
 pub use status::{EndpointStatus, NameStatus, UpstreamStatus};
 pub use upstream::{OnLeave, UnknownEndpoint, Upstream};
 

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_base::{Address, Percent};
 use tieline_transport::DialOptions;
+use tieline_transport::tls::ClientTls;
 use tieline_wire::greeting::Probe;
 
 use crate::balance::Balance;
@@ -41,6 +43,18 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// What every connection to an endpoint gets.
     pub dial: DialOptions,
+    /// TLS towards the endpoints.
+    pub tls: Option<Secured>,
+}
+
+/// TLS towards the endpoints of an upstream. Two are the same if they are one.
+#[derive(Clone, Debug)]
+pub struct Secured(pub Arc<ClientTls>);
+
+impl PartialEq for Secured {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Settings {
@@ -62,6 +76,7 @@ impl Settings {
             retry: RetrySettings::default(),
             dns: DnsSettings::default(),
             dial: DialOptions::default(),
+            tls: None,
         }
     }
 

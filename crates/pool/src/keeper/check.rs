@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_transport::{DialOptions, Io, dial_first, is_exhaustion};
+use tieline_transport::{DialOptions, Io, is_exhaustion};
 use tieline_wire::greeting::{Conversation, Probe, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::endpoint::Endpoint;
-use crate::settings::HealthSettings;
+use crate::lease::dial_any;
+use crate::settings::{HealthSettings, Secured};
 use crate::state::EndpointId;
 use crate::upstream::Upstream;
 
@@ -23,7 +24,8 @@ pub(super) async fn check(upstream: Arc<Upstream>, endpoint: EndpointId, setting
     sleep(FIRST_WITHIN.min(settings.every).mul_f64(fastrand::f64())).await;
     loop {
         let late = |_| Some(Err(format!("no answer to the check within {:?}", settings.timeout)));
-        let conversed = timeout(settings.timeout, converse(&endpoint, &settings.probe)).await;
+        let tls = upstream.roster().settings.tls.clone();
+        let conversed = timeout(settings.timeout, converse(&endpoint, &settings.probe, &tls)).await;
         if let Some(result) = conversed.unwrap_or_else(late) {
             upstream.checked(&endpoint, result, &settings);
         }
@@ -33,9 +35,9 @@ pub(super) async fn check(upstream: Arc<Upstream>, endpoint: EndpointId, setting
 
 /// Connects and talks until there is a verdict; a bad one says why. `None` when this machine lacks
 /// descriptors or ports: that tells nothing about the endpoint.
-async fn converse(endpoint: &Endpoint, probe: &Probe) -> Option<Result<(), String>> {
-    let mut io = match dial_first(endpoint.addresses(), &DialOptions::default()).await {
-        Ok((_, io)) => io,
+async fn converse(endpoint: &Endpoint, probe: &Probe, tls: &Option<Secured>) -> Option<Result<(), String>> {
+    let mut io = match dial_any(endpoint, endpoint.addresses(), tls, &DialOptions::default()).await {
+        Ok(io) => io,
         Err(error) if is_exhaustion(&error) => return None,
         Err(error) => return Some(Err(error.to_string())),
     };

@@ -1,0 +1,143 @@
+//! Certificates and keys: read before anything changes, kept while their files stay as they are.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tieline_config as config;
+use tieline_transport::tls::{
+    Alpn, CertificateFiles, ClientCertificates, ClientTls, ClientTlsSettings, Roots, ServerTls,
+    ServerTlsSettings, Verify, self_signed,
+};
+
+/// What listeners and upstreams prove themselves by, by their names.
+#[derive(Default)]
+pub(crate) struct Trust {
+    listeners: HashMap<String, (ServerTlsSettings, Arc<ServerTls>)>,
+    upstreams: HashMap<String, (ClientTlsSettings, Arc<ClientTls>)>,
+}
+
+impl Trust {
+    /// Reads what `live` names; what `before` holds of it already, and whose files are as they were, stays.
+    /// Certificates of our own making are kept in `folder`.
+    ///
+    /// # Errors
+    /// Every file that is of no use, and why.
+    pub(crate) fn load(live: &config::Live, folder: &Path, before: &Trust) -> Result<Trust, Vec<String>> {
+        let (mut trust, mut errors) = (Trust::default(), Vec::new());
+        for listener in &live.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            let told = |error| format!("listener \"{}\": {error}", listener.name);
+            match before.of_listener(listener, tls, folder) {
+                Ok(loaded) => drop(trust.listeners.insert(listener.name.clone(), loaded)),
+                Err(error) => errors.push(told(error)),
+            }
+        }
+        for upstream in &live.upstreams {
+            let Some(tls) = &upstream.tls else { continue };
+            match before.of_upstream(upstream, tls) {
+                Ok(loaded) => drop(trust.upstreams.insert(upstream.name.clone(), loaded)),
+                Err(error) => errors.push(format!("upstream \"{}\": {error}", upstream.name)),
+            }
+        }
+        if errors.is_empty() { Ok(trust) } else { Err(errors) }
+    }
+
+    /// Whether a file no longer holds what was read from it.
+    pub(crate) fn changed(&self) -> bool {
+        self.listeners.values().any(|(_, tls)| tls.changed())
+            || self.upstreams.values().any(|(_, tls)| tls.changed())
+    }
+
+    /// How TLS ends at this listener.
+    pub(crate) fn listener(&self, name: &str) -> Option<Arc<ServerTls>> {
+        self.listeners.get(name).map(|(_, tls)| tls.clone())
+    }
+
+    /// TLS towards this upstream.
+    pub(crate) fn upstream(&self, name: &str) -> Option<Arc<ClientTls>> {
+        self.upstreams.get(name).map(|(_, tls)| tls.clone())
+    }
+
+    fn of_listener(
+        &self,
+        listener: &config::Listener,
+        tls: &config::ListenerTls,
+        folder: &Path,
+    ) -> Result<(ServerTlsSettings, Arc<ServerTls>), tieline_transport::tls::TlsError> {
+        let (certificates, client) = match tls {
+            config::ListenerTls::SelfSigned => (vec![self_signed(folder, &own_names(listener))?], None),
+            config::ListenerTls::Certificates(all) => {
+                let files = |one: &config::Certificate| CertificateFiles {
+                    chain: one.certificate.clone(),
+                    key: one.key.clone(),
+                };
+                (all.iter().map(files).collect(), all.iter().find_map(|one| one.client.as_ref()))
+            }
+        };
+        let client_certificates = client.map(|client| ClientCertificates {
+            ca: client.ca.clone(),
+            crl: None,
+            required: client.required,
+        });
+        let alpn = alpn(listener.protocol);
+        let settings =
+            ServerTlsSettings { certificates, alpn, client_certificates, ..ServerTlsSettings::default() };
+        match self.listeners.get(&listener.name) {
+            Some((same, loaded)) if *same == settings && !loaded.changed() => Ok((settings, loaded.clone())),
+            _ => {
+                let loaded = ServerTls::load(&settings)?;
+                loaded.warnings().iter().for_each(|text| tracing::warn!(listener = listener.name, "{text}"));
+                Ok((settings, Arc::new(loaded)))
+            }
+        }
+    }
+
+    fn of_upstream(
+        &self,
+        upstream: &config::Upstream,
+        tls: &config::UpstreamTls,
+    ) -> Result<(ClientTlsSettings, Arc<ClientTls>), tieline_transport::tls::TlsError> {
+        let files = |one: &config::TlsIdentity| CertificateFiles {
+            chain: one.certificate.clone(),
+            key: one.key.clone(),
+        };
+        let settings = ClientTlsSettings {
+            roots: tls.ca.clone().map_or(Roots::System, Roots::Bundle),
+            verify: match tls.verify {
+                config::Verify::Full => Verify::Full,
+                config::Verify::None => Verify::DangerouslyNone,
+            },
+            certificate: tls.identity.as_ref().map(files),
+            server_name: tls.server_name.clone(),
+            ..ClientTlsSettings::default()
+        };
+        match self.upstreams.get(&upstream.name) {
+            Some((same, loaded)) if *same == settings && !loaded.changed() => Ok((settings, loaded.clone())),
+            _ => {
+                let loaded = ClientTls::load(&settings)?;
+                loaded.warnings().iter().for_each(|text| tracing::warn!(upstream = upstream.name, "{text}"));
+                Ok((settings, Arc::new(loaded)))
+            }
+        }
+    }
+}
+
+/// What a certificate of our own making bears: the hosts of the routes, and this machine.
+fn own_names(listener: &config::Listener) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    for host in listener.routes.iter().flat_map(|route| &route.matches.hosts) {
+        let host = host.to_string();
+        if !names.contains(&host) {
+            names.push(host);
+        }
+    }
+    names
+}
+
+fn alpn(protocol: config::Protocol) -> Vec<Alpn> {
+    match protocol {
+        config::Protocol::Http => Alpn::new(b"http/1.1").into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
