@@ -14,8 +14,8 @@ struct Decoded {
     consumed: usize,
 }
 
-/// The first byte says how the rest is cut. Neither the body nor its end nor an error depends on that; what is
-/// written again decodes to the same.
+/// The first byte says how the rest is cut. Neither the body nor its end nor an error depends on that; what
+/// is written again decodes to the same.
 pub fn http_chunks(data: &[u8]) {
     let Some((&cut, data)) = data.split_first() else { return };
     let whole = decode(data, data.len());

@@ -4,8 +4,8 @@ use tieline_wire::http1::{Limits, RequestKind, ResponseBody, Room, encode_status
 
 use crate::http_request::whole_end;
 
-/// The first byte says what was asked, the rest is the answer. Its end does not depend on the cut; what is read
-/// is written again and reads the same; what has no body has none.
+/// The first byte says what was asked, the rest is the answer. Its end does not depend on the cut; what is
+/// read is written again and reads the same; what has no body has none.
 pub fn http_response(data: &[u8]) {
     let Some((&asked, data)) = data.split_first() else { return };
     let to = RequestKind { head: asked & 1 != 0, upgrade: asked & 2 != 0 };

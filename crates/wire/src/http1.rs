@@ -1,13 +1,13 @@
 //! HTTP/1.1 heads and chunked bodies (RFC 9110, RFC 9112), for both sides of a proxy.
 //!
-//! Strict: what two parsers could read differently is an error and never a guess, because a proxy and a server
-//! that disagree about where a request ends let one client write the beginning of another's request. So lines
-//! end with CRLF, a length is said once, and a field that frames the message is exact or refused.
+//! Strict: what two parsers could read differently is an error and never a guess, because a proxy and a
+//! server that disagree about where a request ends let one client write the beginning of another's request.
+//! So lines end with CRLF, a length is said once, and a field that frames the message is exact or refused.
 //!
-//! The way of a message: [`HeadScan`] finds where its head ends, [`parse_request`] or [`parse_response`] reads it
-//! once into [`Room`] on the caller's stack, and says what every field is to a proxy ([`Kind`]) and how
-//! long the body is. [`ChunkedDecoder`] takes a chunked body apart. Everything borrows from the input; only
-//! trailers are copied.
+//! The way of a message: [`HeadScan`] finds where its head ends, [`parse_request`] or [`parse_response`]
+//! reads it once into [`Room`] on the caller's stack, and says what every field is to a proxy ([`Kind`])
+//! and how long the body is. [`ChunkedDecoder`] takes a chunked body apart. Everything borrows from the
+//! input; only trailers are copied.
 
 mod authority;
 mod bytes;

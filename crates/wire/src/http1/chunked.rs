@@ -10,8 +10,8 @@ use super::trailers::Trailers;
 /// Digits of a size; 4 GiB a chunk.
 const DIGITS_MAX: u8 = 8;
 
-/// Takes one chunked body apart. Knows where it ends; extensions are checked and forgotten, trailers checked and
-/// kept.
+/// Takes one chunked body apart. Knows where it ends; extensions are checked and forgotten, trailers
+/// checked and kept.
 ///
 /// What frames the body is bounded: twelve bytes a chunk, 16 KiB of extensions and 8 KiB of trailers in all.
 #[derive(Clone, Default, Debug)]
@@ -70,8 +70,8 @@ impl ChunkedDecoder {
         Self::default()
     }
 
-    /// Takes the next bytes up to the end of the body, or to where a second run of data would begin. Not to be
-    /// called again after an error.
+    /// Takes the next bytes up to the end of the body, or to where a second run of data would begin. Not to
+    /// be called again after an error.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<Chunk, HttpError> {
         let mut data = 0..0;
         let mut at = 0;
@@ -93,8 +93,8 @@ impl ChunkedDecoder {
         Ok(Chunk { consumed: at, data, progress })
     }
 
-    /// Checked trailers, each a whole line with its CRLF, for a peer that takes them; complete once the body has
-    /// ended. Names of fields that only we may set are not among them.
+    /// Checked trailers, each a whole line with its CRLF, for a peer that takes them; complete once the
+    /// body has ended. Names of fields that only we may set are not among them.
     pub fn trailers(&self) -> &[u8] {
         self.trailers.lines()
     }

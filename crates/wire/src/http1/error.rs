@@ -1,7 +1,7 @@
 //! What is wrong with a message.
 
-/// Why a message is refused. The connection it came on cannot be read any further: where the next message would
-/// begin is not known.
+/// Why a message is refused. The connection it came on cannot be read any further: where the next message
+/// would begin is not known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum HttpError {
     /// The first byte can begin neither a method nor a version.

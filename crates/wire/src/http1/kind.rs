@@ -23,7 +23,8 @@ pub enum Kind {
     Te,
     /// Any other field for this hop only: by its name, or because `Connection` names it.
     HopByHop,
-    /// Says where the client is: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`. Believed from nobody but known proxies.
+    /// Says where the client is: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`. Believed from nobody but known
+    /// proxies.
     Forwarding,
     /// Never passed on: `Proxy` (CGI takes it for a setting) and names with `_` (CGI takes them for others).
     Dropped,
@@ -72,7 +73,8 @@ impl Kind {
         )
     }
 
-    /// What no `Connection` field may take away: this hop has decided by it, and the next one must see the same.
+    /// What no `Connection` field may take away: this hop has decided by it, and the next one must see the
+    /// same.
     pub(super) const fn is_end_to_end(self) -> bool {
         matches!(
             self,
@@ -114,8 +116,8 @@ fn known(name: &[u8]) -> Kind {
     }
 }
 
-/// Equal but for case. Setting bit 5 makes a letter lower case and no other byte of a token one that stands in
-/// `lower`, whose bytes are lower-case letters, digits and hyphens.
+/// Equal but for case. Setting bit 5 makes a letter lower case and no other byte of a token one that stands
+/// in `lower`, whose bytes are lower-case letters, digits and hyphens.
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
     name.iter().zip(lower).fold(0, |apart, (byte, lower)| apart | ((byte | 0x20) ^ lower)) == 0

@@ -66,10 +66,10 @@ impl<'b> Path<'b> {
     }
 }
 
-/// What `path` is compared as; never what is passed on. Triplets are decoded once, where that cannot change the
-/// structure of the path: those of `%`, `/`, `\`, `;`, control characters and bytes that are not UTF-8 stay,
-/// with digits in upper case. So paths that differ in this form differ to a server that decodes once, and the form
-/// of the form is the same.
+/// What `path` is compared as; never what is passed on. Triplets are decoded once, where that cannot change
+/// the structure of the path: those of `%`, `/`, `\`, `;`, control characters and bytes that are not UTF-8
+/// stay, with digits in upper case. So paths that differ in this form differ to a server that decodes once,
+/// and the form of the form is the same.
 pub fn match_form(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);

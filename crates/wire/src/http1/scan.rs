@@ -22,8 +22,8 @@ impl Default for Limits {
     }
 }
 
-/// Looks for the end of one head after another, and remembers how far it has looked: a head that comes byte by
-/// byte costs no more than one that comes at once.
+/// Looks for the end of one head after another, and remembers how far it has looked: a head that comes byte
+/// by byte costs no more than one that comes at once.
 #[derive(Clone, Default, Debug)]
 pub struct HeadScan {
     looked: usize,
@@ -34,10 +34,11 @@ pub struct HeadScan {
 }
 
 impl HeadScan {
-    /// The length of the head at the beginning of `bytes` with its empty line, or `None` if more bytes are needed.
+    /// The length of the head at the beginning of `bytes` with its empty line, or `None` if more bytes are
+    /// needed.
     ///
-    /// Each call gets what the last one got, with more behind it. Once the answer is a length, the next call is
-    /// about the next head. What can never become a head is an error as early as it shows.
+    /// Each call gets what the last one got, with more behind it. Once the answer is a length, the next
+    /// call is about the next head. What can never become a head is an error as early as it shows.
     pub fn find(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, HttpError> {
         // Nothing behind the limit is looked at, so the answer does not depend on how the bytes were cut.
         let window = &bytes[..bytes.len().min(limits.head)];

@@ -5,7 +5,8 @@ use super::{kinds_of, request, with_fields};
 
 #[test]
 fn a_request_of_curl_is_read() {
-    let head = b"GET /a/b?c=d&e={f} HTTP/1.1\r\nHost: Example.org:8080\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
+    let head = b"GET /a/b?c=d&e={f} HTTP/1.1\r\nHost: Example.org:8080\r\n\
+        User-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
     request(head, |request| {
         assert_eq!((request.method, request.version), (Method::Get, Version::Http11));
         assert_eq!((request.target.path, request.target.query), ("/a/b", Some("c=d&e={f}")));
@@ -185,9 +186,11 @@ fn an_upgrade_is_one_token_on_a_get_without_body() {
 
 #[test]
 fn fields_of_this_hop_are_marked_whatever_their_spelling() {
-    let lines = "KEEP-alive: 1\r\nProxy-Connection: x\r\nte: trailers, x;q=1\r\nTransfer-Encoding: chunked\r\n\
-                 Upgrade: x\r\nProxy-Authorization: x\r\nProxy-Authenticate: x\r\nHTTP2-Settings: x\r\n\
-                 Proxy-Authentication-Info: x\r\nConnection: X-Mine, Keep-Alive, x-forwarded-for\r\nX-Mine: 1\r\n\
+    let lines = "KEEP-alive: 1\r\nProxy-Connection: x\r\nte: trailers, x;q=1\r\n\
+                 Transfer-Encoding: chunked\r\nUpgrade: x\r\nProxy-Authorization: x\r\nProxy-Authenticate: x\r\n\
+                 HTTP2-Settings: x\r\n\
+                 Proxy-Authentication-Info: x\r\n\
+                 Connection: X-Mine, Keep-Alive, x-forwarded-for\r\nX-Mine: 1\r\n\
                  x-mIne: 2\r\nX-Forwarded-For: x\r\n";
     request(&with_fields("POST", lines), |request| {
         assert!(request.te_trailers);
