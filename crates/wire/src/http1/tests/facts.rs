@@ -187,7 +187,8 @@ fn an_upgrade_is_one_token_on_a_get_without_body() {
 #[test]
 fn fields_of_this_hop_are_marked_whatever_their_spelling() {
     let lines = "KEEP-alive: 1\r\nProxy-Connection: x\r\nte: trailers, x;q=1\r\n\
-                 Transfer-Encoding: chunked\r\nUpgrade: x\r\nProxy-Authorization: x\r\nProxy-Authenticate: x\r\n\
+                 Transfer-Encoding: chunked\r\nUpgrade: x\r\n\
+                 Proxy-Authorization: x\r\nProxy-Authenticate: x\r\n\
                  HTTP2-Settings: x\r\n\
                  Proxy-Authentication-Info: x\r\n\
                  Connection: X-Mine, Keep-Alive, x-forwarded-for\r\nX-Mine: 1\r\n\
