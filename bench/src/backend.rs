@@ -62,7 +62,7 @@ impl Drop for Echo {
     }
 }
 
-fn listen() -> io::Result<TcpListener> {
+pub(crate) fn listen() -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&loopback(0).into())?;
     socket.listen(BACKLOG)?;
@@ -131,7 +131,7 @@ impl Events {
     }
 }
 
-fn token(descriptor: &impl AsRawFd) -> u64 {
+pub(crate) fn token(descriptor: &impl AsRawFd) -> u64 {
     u64::from(descriptor.as_raw_fd().unsigned_abs())
 }
 

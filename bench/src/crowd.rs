@@ -36,7 +36,7 @@ fn short_connection(proxy: SocketAddr, source: usize) -> io::Result<()> {
     connection.read_exact(&mut [0; MESSAGE])
 }
 
-fn connect(proxy: SocketAddr, source: usize) -> io::Result<TcpStream> {
+pub(crate) fn connect(proxy: SocketAddr, source: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     let last = u8::try_from(source % SOURCES).unwrap_or(0) + 1;
     socket.bind(&SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, last)), 0).into())?;

@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tieline_testkit::{finish, program, usage};
 
-use crate::arguments::Tcp;
-use crate::product::{Product, Proxy};
+use crate::arguments::Options;
+use crate::product::{Product, Proxy, Traffic};
 
 /// What the largest scenario wants: 20,000 clients, 20,000 connections of a proxy to its backends, and room.
 const FILES_WANTED: u64 = 65_536;
@@ -83,7 +83,7 @@ pub(crate) struct Placement {
 
 impl Placement {
     /// Pins the load, unless the arguments or a single CPU forbid it.
-    pub(crate) fn new(arguments: &Tcp) -> anyhow::Result<Placement> {
+    pub(crate) fn new(arguments: &Options) -> anyhow::Result<Placement> {
         let pinned = is_pinned(arguments);
         if pinned {
             pin(std::process::id(), &format!("0-{}", cpus() - 2))?;
@@ -95,10 +95,11 @@ impl Placement {
     pub(crate) fn start_all(
         &self,
         products: &[Product],
+        traffic: Traffic,
         backends: &[SocketAddr],
     ) -> anyhow::Result<HashMap<Product, Proxy>> {
         let start = |&product| {
-            let proxy = Proxy::start(product, backends)?;
+            let proxy = Proxy::start(product, traffic, backends)?;
             if self.pinned {
                 let last = (cpus() - 1).to_string();
                 usage::tree(proxy.pid()).iter().try_for_each(|member| pin(member.pid, &last))?;
@@ -117,7 +118,7 @@ impl Drop for Placement {
     }
 }
 
-fn is_pinned(arguments: &Tcp) -> bool {
+fn is_pinned(arguments: &Options) -> bool {
     !arguments.no_pin && cpus() > 1
 }
 
@@ -138,15 +139,15 @@ fn cpus() -> usize {
 }
 
 /// What a reader needs to know before the figures.
-pub(crate) fn describe(arguments: &Tcp) -> String {
+pub(crate) fn describe(arguments: &Options) -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let pinned = "the proxy of bulk and short on a CPU of its own, the load on the others";
+    let pinned = "where CPU time is measured the proxy has a CPU of its own, the load has the others";
     let placed = if is_pinned(arguments) { pinned } else { "all placed by the scheduler" };
     format!(
-        "{} × {}, Linux {}; {} and {}; one worker each, access logs off, in turns, {} rounds, {placed}.\n\
+        "{} × {}, Linux {}; {} and {}; one worker each, access logs off unless said otherwise, in turns, {} rounds, {placed}.\n\
          Figures are medians; a ratio is the median of each round's ratio, with its least and greatest.",
         cpus(),
         model.unwrap_or("unknown CPU"),

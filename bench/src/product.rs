@@ -1,14 +1,13 @@
-//! The products compared, configured alike: one worker, no access log, one listener, the same backends in
-//! turn.
+//! The products compared, running.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::ValueEnum;
 use tieline_testkit::{Haproxy, Nginx, Tieline, free_port, loopback, usage};
 
-use crate::machine;
+use crate::{config, machine};
 
 /// One of the proxies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum)]
@@ -33,6 +32,17 @@ impl Product {
     }
 }
 
+/// What a proxy is configured for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Traffic {
+    /// Bytes, relayed unread.
+    Tcp,
+    /// HTTP, kept alive on both sides.
+    Http,
+    /// The same, with an access log in a file.
+    HttpLogged,
+}
+
 /// A running proxy.
 pub(crate) struct Proxy {
     server: Server,
@@ -47,28 +57,41 @@ enum Server {
 
 impl Proxy {
     /// Starts `product` before `backends`.
-    pub(crate) fn start(product: Product, backends: &[SocketAddr]) -> anyhow::Result<Proxy> {
-        Proxy::start_under(&[], product, backends)
+    pub(crate) fn start(
+        product: Product,
+        traffic: Traffic,
+        backends: &[SocketAddr],
+    ) -> anyhow::Result<Proxy> {
+        Proxy::start_under(&[], product, traffic, backends)
     }
 
-    /// [`Proxy::start`] under a tool, as `["valgrind", "--tool=callgrind"]`.
+    /// [`Proxy::start`] under a tool, as `["valgrind", "--tool=callgrind"]`. There is none for nginx with
+    /// HTTP.
     pub(crate) fn start_under(
         tool: &[&str],
         product: Product,
+        traffic: Traffic,
         backends: &[SocketAddr],
     ) -> anyhow::Result<Proxy> {
         let address = loopback(free_port());
         let server = match product {
             Product::Tieline => {
-                let binary = machine::tieline_binary()?;
-                Server::Tieline(Tieline::start_under(&binary, tool, &tieline_config(address, backends)))
+                let (binary, config) =
+                    (machine::tieline_binary()?, config::tieline(traffic, address, backends));
+                Server::Tieline(Tieline::start_under(&binary, tool, &config))
             }
-            Product::Haproxy => haproxy(tool, "splice-auto", address, backends),
-            Product::HaproxySplicing => {
-                haproxy(tool, "splice-request\n  option splice-response", address, backends)
+            Product::Haproxy | Product::HaproxySplicing => {
+                let splicing = product == Product::HaproxySplicing;
+                let config = config::haproxy(traffic, splicing, address, backends);
+                Server::Haproxy(Haproxy::start_under(tool, &config, address))
             }
             Product::Nginx => {
-                Server::Nginx(Nginx::stream_under(tool, &nginx_config(address, backends), address))
+                let config = config::nginx(traffic, address, backends);
+                Server::Nginx(match traffic {
+                    Traffic::Tcp => Nginx::stream_under(tool, &config, address),
+                    _ if tool.is_empty() => Nginx::http(&config, address),
+                    _ => bail!("nginx cannot be run under a tool with HTTP"),
+                })
             }
         };
         Ok(Proxy { server, address })
@@ -101,47 +124,4 @@ impl Proxy {
             Server::Nginx(nginx) => nginx.process().stop(),
         };
     }
-}
-
-/// The head of every Tieline config here.
-pub(crate) const TIELINE_SERVER: &str = "[server]\nworkers = 1\naccess_log = \"off\"\nlog = \"warn\"\n";
-
-fn tieline_config(address: SocketAddr, backends: &[SocketAddr]) -> String {
-    let endpoints: Vec<String> = backends.iter().map(|backend| format!("\"{backend}\"")).collect();
-    format!(
-        "{TIELINE_SERVER}\n[listener.bench]\nbind = \"{address}\"\nprotocol = \"tcp\"\n\n\
-         [[listener.bench.route]]\nupstream = \"bench\"\naccess = \"public\"\n\n\
-         [upstream.bench]\nendpoints = [{}]\nbalance = \"round-robin\"\n",
-        endpoints.join(", ")
-    )
-}
-
-fn haproxy(tool: &[&str], option: &str, address: SocketAddr, backends: &[SocketAddr]) -> Server {
-    Server::Haproxy(Haproxy::start_under(tool, &haproxy_config(option, address, backends), address))
-}
-
-fn haproxy_config(option: &str, address: SocketAddr, backends: &[SocketAddr]) -> String {
-    // It does not start unless the limit of files is above two for each connection and each pipe; few pipes
-    // do.
-    let most = machine::connections_max();
-    let mut config = format!(
-        "global\n  nbthread 1\n  maxconn {most}\n  maxpipes 100\n\
-         defaults\n  mode tcp\n  option {option}\n  maxconn {most}\n\
-         \x20 timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
-         listen bench\n  bind {address}\n  balance roundrobin\n"
-    );
-    for (index, backend) in backends.iter().enumerate() {
-        let _ = writeln!(config, "  server s{index} {backend}"); // a String takes everything
-    }
-    config
-}
-
-fn nginx_config(address: SocketAddr, backends: &[SocketAddr]) -> String {
-    let servers: String = backends.iter().map(|backend| format!("server {backend}; ")).collect();
-    // 511 is nginx's own backlog; the others listen with the system's largest.
-    format!(
-        "access_log off; upstream bench {{ {servers}}}\n\
-         server {{ listen {address} backlog=4096; proxy_pass bench;\n\
-         proxy_timeout 1h; proxy_connect_timeout 5s; }}"
-    )
 }

@@ -1,8 +1,9 @@
 //! What is measured, and what is promised.
 
-mod beside;
-mod bulk;
-mod idle;
+pub(crate) mod beside;
+pub(crate) mod bulk;
+pub(crate) mod calls;
+pub(crate) mod idle;
 mod kill;
 mod ls;
 mod managed;
@@ -11,7 +12,8 @@ mod short;
 
 use clap::ValueEnum;
 
-use crate::arguments::Tcp;
+use crate::arguments::Options;
+use crate::promise::Promise;
 use crate::table::Table;
 
 /// One promise.
@@ -31,8 +33,8 @@ pub(crate) enum Scenario {
     Ls,
 }
 
-impl Scenario {
-    pub(crate) fn name(self) -> &'static str {
+impl Promise for Scenario {
+    fn name(&self) -> &'static str {
         match self {
             Scenario::Bulk => "bulk",
             Scenario::Short => "short",
@@ -43,7 +45,7 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn promise(self) -> &'static str {
+    fn promise(&self) -> &'static str {
         match self {
             Scenario::Bulk => "relaying costs no more CPU than HAProxy's splice, and at most 0.7 of nginx's",
             Scenario::Short => "a short connection costs no more CPU than HAProxy's",
@@ -54,8 +56,7 @@ impl Scenario {
         }
     }
 
-    /// Measures it. Scenarios about Tieline alone are empty when it is not among the products.
-    pub(crate) fn run(self, arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
+    fn run(&self, arguments: &Options) -> anyhow::Result<Vec<Table>> {
         match self {
             Scenario::Bulk => bulk::run(arguments),
             Scenario::Short => short::run(arguments),

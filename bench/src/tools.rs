@@ -1,4 +1,4 @@
-//! Counting what a proxy does per connection: instructions with callgrind, system calls with strace.
+//! Counting what a proxy does per unit of load: instructions with callgrind, system calls with strace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,13 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tieline_testkit::{PATIENCE, program, usage, wait_until};
 
-use crate::product::{Product, Proxy};
+use crate::product::{Product, Proxy, Traffic};
 
 /// User-space instructions that one more unit of `load` costs `product`: the difference of two run lengths,
 /// so that start and end cancel out.
 pub(crate) fn instructions_per_unit(
     product: Product,
+    traffic: Traffic,
     backends: &[std::net::SocketAddr],
     lengths: (usize, usize),
     load: impl Fn(&Proxy, usize) -> anyhow::Result<()>,
@@ -23,7 +24,7 @@ pub(crate) fn instructions_per_unit(
         let reports = tempfile::tempdir()?;
         let file = format!("--callgrind-out-file={}/%p", reports.path().display());
         let tool = ["valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet", &file];
-        let proxy = Proxy::start_under(&tool, product, backends)?;
+        let proxy = Proxy::start_under(&tool, product, traffic, backends)?;
         load(&proxy, length)?;
         proxy.stop();
         total_instructions(reports.path())

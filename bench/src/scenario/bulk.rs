@@ -3,18 +3,18 @@
 use anyhow::Context;
 
 use super::beside::{Bar, Beside};
-use crate::arguments::Tcp;
+use crate::arguments::Options;
 use crate::backend::Bulk;
 use crate::bulk_load::{Direction, transfer};
 use crate::machine::Placement;
-use crate::product::Product;
+use crate::product::{Product, Traffic};
 use crate::table::Table;
 
 const CONNECTIONS: usize = 4;
 const GIB: f64 = (1u64 << 30) as f64;
 const BARS: [Bar; 2] = [Bar { peer: Product::Haproxy, most: 1.0 }, Bar { peer: Product::Nginx, most: 0.7 }];
 
-pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
+pub(crate) fn run(arguments: &Options) -> anyhow::Result<Vec<Table>> {
     let bytes_each = arguments.amount(1 << 30) as u64;
     let total_gib = (bytes_each * CONNECTIONS as u64) as f64 / GIB;
     let title =
@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
     let placement = Placement::new(arguments)?;
     let backend = Bulk::start(bytes_each)?;
     let products = with_splicing(arguments.products());
-    let proxies = placement.start_all(&products, &[backend.address()])?;
+    let proxies = placement.start_all(&products, Traffic::Tcp, &[backend.address()])?;
     for direction in [Direction::Download, Direction::Upload] {
         let beside = Beside::measure(&products, arguments.repeat(), |product| {
             let proxy = &proxies[&product];
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
 }
 
 /// HAProxy twice: as most configure it, and at its best.
-fn with_splicing(mut products: Vec<Product>) -> Vec<Product> {
+pub(crate) fn with_splicing(mut products: Vec<Product>) -> Vec<Product> {
     if products.contains(&Product::Haproxy) {
         products.push(Product::HaproxySplicing);
     }

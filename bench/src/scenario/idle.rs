@@ -6,21 +6,21 @@ use anyhow::{Context, ensure};
 use tieline_testkit::{PATIENCE, usage, wait_for, wait_until};
 
 use super::beside::Beside;
-use crate::arguments::Tcp;
+use crate::arguments::Options;
 use crate::backend::Echo;
 use crate::crowd::Crowd;
 use crate::figure::median;
 use crate::machine;
-use crate::product::{Product, Proxy};
+use crate::product::{Product, Proxy, Traffic};
 use crate::table::{JUDGED, Table, Verdict};
 
-const CONNECTIONS: usize = 10_000;
+pub(crate) const CONNECTIONS: usize = 10_000;
 const BACKEND_PORTS: usize = 4;
 const KIB_MAX: f64 = 2.0;
 /// One reading of each is enough: memory repeats where time does not. Two show that it does.
-const ROUNDS: u32 = 2;
+pub(crate) const ROUNDS: u32 = 2;
 
-pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
+pub(crate) fn run(arguments: &Options) -> anyhow::Result<Vec<Table>> {
     let count = arguments.amount(CONNECTIONS).min(machine::connections_max());
     let echo = Echo::start(BACKEND_PORTS)?;
     let mut table = Table::new(
@@ -28,17 +28,22 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
         &JUDGED,
     );
     let beside = Beside::measure(&arguments.products(), ROUNDS, |product| {
-        let proxy = Proxy::start(product, echo.addresses())?;
+        let proxy = Proxy::start(product, Traffic::Tcp, echo.addresses())?;
         kib_each(&proxy, &echo, count).with_context(|| format!("through {}", product.name()))
     })?;
-    for product in arguments.products() {
+    judge(&mut table, &beside, &arguments.products());
+    Ok(vec![table])
+}
+
+/// Adds the KiB of each product; ours are judged.
+pub(crate) fn judge(table: &mut Table, beside: &Beside, products: &[Product]) {
+    for &product in products {
         let kib = median(beside.of(product).unwrap_or_default());
         let ours = product == Product::Tieline;
         let (bar, verdict) =
             if ours { ("≤ 2 KiB", Verdict::at_most(kib, KIB_MAX)) } else { ("", Verdict::None) };
         table.judge(product.name(), format!("{kib:.2} KiB"), bar, verdict);
     }
-    Ok(vec![table])
 }
 
 /// What `count` idle connections add to the memory of a proxy that has just served its first ones.
@@ -59,7 +64,7 @@ fn kib_each(proxy: &Proxy, echo: &Echo, count: usize) -> anyhow::Result<f64> {
 }
 
 /// The memory once it stays the same: some give buffers back a moment later.
-fn settled_memory_kib(proxy: &Proxy) -> u64 {
+pub(crate) fn settled_memory_kib(proxy: &Proxy) -> u64 {
     let read = || usage::own_memory_kib(proxy.pid());
     let mut last = (read(), 0);
     let settled = wait_for(Duration::from_secs(5), || {

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use tieline_base::Clock;
 
 use super::managed::{self, Site};
-use crate::arguments::Tcp;
+use crate::arguments::Options;
 use crate::backend::Echo;
 use crate::crowd::Crowd;
 use crate::table::{JUDGED, Table, Verdict};
@@ -15,7 +15,7 @@ const DOOMED: usize = 5_000;
 const OTHERS: usize = 1_000;
 const BAR: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
+pub(crate) fn run(arguments: &Options) -> anyhow::Result<Vec<Table>> {
     let echo = Echo::start(2)?;
     let sites = [Site::new("doomed", &echo.addresses()[..1]), Site::new("other", &echo.addresses()[1..])];
     let tieline = managed::start(&sites)?;

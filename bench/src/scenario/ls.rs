@@ -10,7 +10,7 @@ use tieline_base::{Clock, Moment};
 use tieline_testkit::{PATIENCE, Tieline, wait_until};
 
 use super::managed::{self, Site};
-use crate::arguments::Tcp;
+use crate::arguments::Options;
 use crate::backend::Echo;
 use crate::crowd::Crowd;
 use crate::figure::{median, milliseconds, percentile};
@@ -27,7 +27,7 @@ const BASELINE: Duration = Duration::from_secs(4);
 /// Ports behind one backend address run out at 28,000 connections.
 const BACKEND_PORTS: usize = 2;
 
-pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
+pub(crate) fn run(arguments: &Options) -> anyhow::Result<Vec<Table>> {
     let echo = Echo::start(BACKEND_PORTS)?;
     let probed = Site::new("probed", echo.addresses());
     let relayed = Site::new("relayed", echo.addresses());

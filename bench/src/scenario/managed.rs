@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 
 use tieline_testkit::{Tieline, free_port, loopback};
 
-use crate::arguments::Tcp;
+use crate::arguments::Options;
+use crate::config::TIELINE_SERVER;
 use crate::machine;
-use crate::product::{Product, TIELINE_SERVER};
+use crate::product::Product;
 use crate::table::Table;
 
 /// Runs `scenario` if Tieline is among the products: nobody else has what it measures.
 pub(crate) fn only_with_tieline(
-    arguments: &Tcp,
-    scenario: fn(&Tcp) -> anyhow::Result<Vec<Table>>,
+    arguments: &Options,
+    scenario: fn(&Options) -> anyhow::Result<Vec<Table>>,
 ) -> anyhow::Result<Vec<Table>> {
     if arguments.products().contains(&Product::Tieline) { scenario(arguments) } else { Ok(Vec::new()) }
 }

@@ -8,7 +8,7 @@ use tieline_base::Clock;
 use tieline_testkit::{Tieline, free_port, loopback};
 
 use super::managed::{self, GRACE_S, Site};
-use crate::arguments::Tcp;
+use crate::arguments::Options;
 use crate::backend::Echo;
 use crate::crowd::Crowd;
 use crate::figure::{median, milliseconds, percentile};
@@ -22,7 +22,7 @@ const SHARE: usize = 100;
 /// Ending 5,000 sockets and seeing it takes a moment after the grace.
 const TO_END: Duration = Duration::from_millis(500);
 
-pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
+pub(crate) fn run(arguments: &Options) -> anyhow::Result<Vec<Table>> {
     let echo = Echo::start(2)?;
     let mut sites = [
         Site::new("live", &echo.addresses()[..1]),

@@ -1,16 +1,15 @@
 //! CPU per short connection; on demand, instructions and system calls.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, ensure};
 use tieline_testkit::{PATIENCE, wait_until};
 
 use super::beside::{Bar, Beside};
-use crate::arguments::Tcp;
+use super::calls::{self, Unit};
+use crate::arguments::Options;
 use crate::backend::Echo;
 use crate::crowd::{MESSAGE, short_connections};
 use crate::machine::Placement;
-use crate::product::{Product, Proxy};
+use crate::product::{Product, Proxy, Traffic};
 use crate::table::Table;
 use crate::tools;
 
@@ -22,7 +21,7 @@ const BACKEND_PORTS: usize = 4;
 const COUNTED: (usize, usize) = (500, 2_500);
 const BARS: [Bar; 1] = [Bar { peer: Product::Haproxy, most: 1.0 }];
 
-pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
+pub(crate) fn run(arguments: &Options) -> anyhow::Result<Vec<Table>> {
     let placement = Placement::new(arguments)?;
     let echo = Echo::start(BACKEND_PORTS)?;
     let count = arguments.amount(CONNECTIONS);
@@ -30,7 +29,7 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
         "Short connections ({count} a round, {AT_ONCE} at once, {MESSAGE} bytes each way, the client closes)"
     );
     let mut table = Table::new(title, &Beside::columns("Per connection"));
-    let proxies = placement.start_all(&arguments.products(), echo.addresses())?;
+    let proxies = placement.start_all(&arguments.products(), Traffic::Tcp, echo.addresses())?;
     let beside = Beside::measure(&arguments.products(), arguments.repeat(), |product| {
         let proxy = &proxies[&product];
         let before = proxy.cpu_time();
@@ -40,15 +39,17 @@ pub(crate) fn run(arguments: &Tcp) -> anyhow::Result<Vec<Table>> {
     beside.add_to(&mut table, "CPU µs", &BARS, |us| format!("{us:.1}"));
     let mut by_name = None;
     if arguments.strace {
-        let calls = |product: Product| {
+        let count_calls = |product: Product| {
             tools::system_calls(&proxies[&product], || relay(&proxies[&product], &echo, COUNTED.1))
         };
-        by_name = system_calls(arguments, &mut table, calls)?;
+        let unit = Unit { name: "connection", count: COUNTED.1 };
+        by_name = Some(calls::add_to(&mut table, unit, &arguments.products(), count_calls)?.1);
     }
     drop(proxies);
     if arguments.callgrind {
         let counted = Beside::measure(&arguments.products(), 1, |product| {
-            tools::instructions_per_unit(product, echo.addresses(), COUNTED, |proxy, n| {
+            let (traffic, backends) = (Traffic::Tcp, echo.addresses());
+            tools::instructions_per_unit(product, traffic, backends, COUNTED, |proxy, n| {
                 relay(proxy, &echo, n)
             })
         })?;
@@ -66,36 +67,4 @@ fn relay(proxy: &Proxy, echo: &Echo, count: usize) -> anyhow::Result<()> {
         echo.open()
     );
     Ok(())
-}
-
-/// Adds the totals to `table`; returns a table of the calls by name.
-fn system_calls(
-    arguments: &Tcp,
-    table: &mut Table,
-    count: impl Fn(Product) -> anyhow::Result<BTreeMap<String, u64>>,
-) -> anyhow::Result<Option<Table>> {
-    let products = arguments.products();
-    let mut by_product = BTreeMap::new();
-    for &product in &products {
-        by_product.insert(product.name(), count(product)?);
-    }
-    let per_connection = |calls: u64| calls as f64 / COUNTED.1 as f64;
-    let totals = Beside::measure(&products, 1, |product| {
-        Ok(per_connection(by_product[product.name()].values().sum()))
-    })?;
-    totals.add_to(table, "system calls", &[], |calls| format!("{calls:.1}"));
-    let mut columns = vec!["System call, per connection"];
-    columns.extend(products.iter().map(|product| product.name()));
-    let mut named = Table::new("System calls of a short connection", &columns);
-    let names: std::collections::BTreeSet<&String> = by_product.values().flat_map(BTreeMap::keys).collect();
-    for name in names {
-        let cells: Vec<f64> = products
-            .iter()
-            .map(|product| per_connection(by_product[product.name()].get(name).copied().unwrap_or(0)))
-            .collect();
-        if cells.iter().any(|&calls| calls >= 0.05) {
-            named.row([name.clone()].into_iter().chain(cells.iter().map(|calls| format!("{calls:.1}"))));
-        }
-    }
-    Ok(Some(named))
 }
