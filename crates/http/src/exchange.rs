@@ -9,7 +9,7 @@ use std::time::Duration;
 use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
 use tieline_conn::{Connection, Route};
 use tieline_policy::Permit;
-use tieline_pool::{Lease, Loan, Reuse};
+use tieline_pool::{Lease, Loan, Making, Reuse};
 use tieline_transport::Io;
 use tieline_wire::http1::{
     ChunkedDecoder, HeadScan, Limits, RequestBody, ResponseBody, Room, Version, parse_response,
@@ -167,15 +167,15 @@ async fn acquire(
 struct Upstream {
     io: Io,
     loan: Loan,
-    born: Moment,
+    making: Making,
     reused: bool,
 }
 
 impl From<Lease> for Upstream {
     fn from(lease: Lease) -> Self {
-        let (born, reused) = (lease.born(), lease.is_reused());
+        let (making, reused) = (lease.making().clone(), lease.is_reused());
         let (io, loan) = lease.split();
-        Self { io, loan, born, reused }
+        Self { io, loan, making, reused }
     }
 }
 
@@ -431,7 +431,7 @@ async fn pass(
         upstream.loan.endpoint().allows_idle(allowed);
     }
     if reusable && !down.ended_by_close() && output.is_empty() {
-        upstream.loan.park(upstream.io, upstream.born);
+        upstream.loan.park(upstream.io, upstream.making);
     }
     let leaving = connection.record().leaving().is_some();
     Ok(if stay == Stay::Close || leaving { After::Close } else { After::Next })

@@ -17,7 +17,7 @@ use tieline_transport::Io;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::endpoint::Endpoint;
-use crate::settings::PoolSettings;
+use crate::settings::{PoolSettings, Secured, Settings};
 use crate::state::EndpointId;
 
 /// Whether a lease may be a connection that others have used.
@@ -32,17 +32,28 @@ pub enum Reuse {
     Any,
 }
 
+/// How a connection was made. It is lent again only for leases that would make it the same way.
+#[derive(Clone, Debug)]
+pub struct Making {
+    /// When.
+    pub(crate) born: Moment,
+    /// What TLS it speaks.
+    pub(crate) tls: Option<Secured>,
+}
+
 /// A connection at rest.
 struct Parked {
     io: Io,
     endpoint: Arc<Endpoint>,
     since: Moment,
-    born: Moment,
+    making: Making,
     idle: Duration,
     max_age: Option<Duration>,
 }
 
 thread_local! {
+    /// By endpoint. An id is that of one endpoint of one upstream for the life of the process: a connection must
+    /// never come to another, which may have another TLS and another tenant.
     static PARKED: RefCell<HashMap<EndpointId, Vec<Parked>>> = RefCell::default();
 }
 
@@ -57,7 +68,12 @@ const SHARE_YOUNG: f64 = 0.5;
 const YOUNG: Duration = Duration::from_millis(500);
 
 /// Takes the connection to `endpoint` that was parked last, if it is alive and not too old for `reuse`.
-pub(crate) fn take(endpoint: &Endpoint, reuse: Reuse, now: Moment) -> Option<(Io, Moment)> {
+pub(crate) fn take(
+    endpoint: &Endpoint,
+    reuse: Reuse,
+    settings: &Settings,
+    now: Moment,
+) -> Option<(Io, Making)> {
     if reuse == Reuse::Never {
         return None;
     }
@@ -74,8 +90,12 @@ pub(crate) fn take(endpoint: &Endpoint, reuse: Reuse, now: Moment) -> Option<(Io
                 return None;
             }
             let mut last = line.pop()?;
+            if last.making.tls != settings.tls {
+                continue;
+            }
             if last.is_quiet() {
-                return Some((last.io, last.born));
+                debug_assert!(std::ptr::eq(&*last.endpoint, endpoint), "an id names one endpoint");
+                return Some((last.io, last.making));
             }
             endpoint.closed_idle(idle);
         }
@@ -83,8 +103,8 @@ pub(crate) fn take(endpoint: &Endpoint, reuse: Reuse, now: Moment) -> Option<(Io
     })
 }
 
-/// Keeps `io`, which was made at `born` and owes nobody anything, for the next lease of `endpoint`.
-pub(crate) fn park(io: Io, endpoint: Arc<Endpoint>, born: Moment, settings: &PoolSettings) {
+/// Keeps `io`, which owes nobody anything, for the next lease of `endpoint`.
+pub(crate) fn park(io: Io, endpoint: Arc<Endpoint>, making: Making, settings: &PoolSettings) {
     if endpoint.is_leaving() || endpoint.is_drained() || settings.idle.is_zero() {
         return;
     }
@@ -92,7 +112,7 @@ pub(crate) fn park(io: Io, endpoint: Arc<Endpoint>, born: Moment, settings: &Poo
     PARKED.with_borrow_mut(|parked| {
         let line = parked.entry(endpoint.id).or_default();
         if line.len() < PARKED_MAX {
-            line.push(Parked { io, endpoint, since: Clock::coarse(), born, idle, max_age });
+            line.push(Parked { io, endpoint, since: Clock::coarse(), making, idle, max_age });
         }
     });
 }
@@ -121,7 +141,10 @@ impl Parked {
     fn is_worth_keeping(&mut self, now: Moment) -> bool {
         let idle = now.since(self.since);
         let out_of_use = self.endpoint.is_leaving() || self.endpoint.is_drained();
-        if out_of_use || idle > self.limit() || self.max_age.is_some_and(|age| now.since(self.born) > age) {
+        if out_of_use
+            || idle > self.limit()
+            || self.max_age.is_some_and(|age| now.since(self.making.born) > age)
+        {
             return false;
         }
         let quiet = self.is_quiet();

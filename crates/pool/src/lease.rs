@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::balance::{NoChoice, Why};
 use crate::endpoint::Endpoint;
 use crate::gate::Admission;
-use crate::idle::{self, Reuse};
+use crate::idle::{self, Making, Reuse};
 use crate::outlier::Failure;
 use crate::retry::backoff;
 use crate::settings::{Secured, Settings};
@@ -76,7 +76,7 @@ pub struct Lease {
     io: Io,
     loan: Loan,
     connected_at: Moment,
-    born: Moment,
+    making: Making,
 }
 
 impl Lease {
@@ -95,14 +95,14 @@ impl Lease {
         self.connected_at
     }
 
-    /// When the connection was made.
-    pub fn born(&self) -> Moment {
-        self.born
+    /// How the connection was made: for those who give it back.
+    pub fn making(&self) -> &Making {
+        &self.making
     }
 
     /// Whether others have used it.
     pub fn is_reused(&self) -> bool {
-        self.born < self.connected_at
+        self.making.born < self.connected_at
     }
 
     /// The upstream it belongs to.
@@ -132,11 +132,11 @@ impl Loan {
         &self.endpoint
     }
 
-    /// Gives the place back, and keeps `io`, made at `born`, for a later lease. Only for a connection on
-    /// which everything asked was answered and nothing else came.
-    pub fn park(self, io: Io, born: Moment) {
+    /// Gives the place back, and keeps `io` for a later lease. Only for a connection on which everything asked
+    /// was answered and nothing else came.
+    pub fn park(self, io: Io, making: Making) {
         let settings = self.upstream.roster().settings.pool;
-        idle::park(io, self.endpoint.clone(), born, &settings);
+        idle::park(io, self.endpoint.clone(), making, &settings);
     }
 
     /// The endpoint broke the connection. Enough of that in a row ejects it.
@@ -218,10 +218,10 @@ struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    fn into_lease(mut self, io: Io, connected_at: Moment, born: Moment) -> Lease {
+    fn into_lease(mut self, io: Io, connected_at: Moment, making: Making) -> Lease {
         self.passed_on = true;
         let loan = Loan { upstream: Arc::clone(self.upstream), endpoint: Arc::clone(&self.endpoint) };
-        Lease { io, loan, connected_at, born }
+        Lease { io, loan, connected_at, making }
     }
 
     /// Gives up the endpoint, and keeps the place under the upstream's own cap.
@@ -334,9 +334,9 @@ impl<'a> Dialing<'a> {
                 }
             };
             observe(Event::Chosen { endpoint: &seat.endpoint, why });
-            if let Some((io, born)) = idle::take(&seat.endpoint, self.ask.reuse, now) {
+            if let Some((io, making)) = idle::take(&seat.endpoint, self.ask.reuse, &self.settings, now) {
                 observe(Event::Reused { endpoint: &seat.endpoint });
-                return Ok(seat.into_lease(io, now, born));
+                return Ok(seat.into_lease(io, now, making));
             }
             let dialed = self.dial(&seat.endpoint, now).await;
             let (begun, ended) = (now, Clock::now());
@@ -345,7 +345,8 @@ impl<'a> Dialing<'a> {
                 Ok(io) => {
                     seat.endpoint.connected();
                     observe(Event::Connected { endpoint: &seat.endpoint, after });
-                    return Ok(seat.into_lease(io, ended, ended));
+                    let making = Making { born: ended, tls: self.settings.tls.clone() };
+                    return Ok(seat.into_lease(io, ended, making));
                 }
                 Err(error) => {
                     observe(Event::Failed { endpoint: &seat.endpoint, error: &error, after });

@@ -32,7 +32,7 @@ mod upstream;
 pub use balance::{Balance, Standing, Why};
 pub use endpoint::Endpoint;
 pub use health::Thresholds;
-pub use idle::{Reuse, tidy_idle};
+pub use idle::{Making, Reuse, tidy_idle};
 pub use lease::{Ask, Event, Lease, LeaseError, Loan};
 pub use outlier::OutlierSettings;
 pub use settings::{

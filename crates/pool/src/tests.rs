@@ -3,6 +3,7 @@
 mod caps;
 mod checks;
 mod failures;
+mod idle;
 mod names;
 mod reload;
 

@@ -47,7 +47,6 @@ pub struct Upstream {
 
 #[derive(Debug, Default)]
 struct Control {
-    next_id: u64,
     names: BTreeMap<Address, Name>,
     /// What operators said last of an endpoint, by the name they called it: true to drain it. The latest rule
     /// that fits decides, also for endpoints to come.
@@ -401,8 +400,10 @@ impl Control {
         slowly: bool,
         now: Moment,
     ) -> Arc<Endpoint> {
-        self.next_id += 1;
-        let birth = Birth { id: EndpointId(self.next_id), addresses, slowly, now };
+        // One count for the process: an id stands for one endpoint of one upstream and never for another.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = EndpointId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let birth = Birth { id, addresses, slowly, now };
         let endpoint = Endpoint::new(settings, birth);
         let rule = self.drains.iter().rev().find(|(text, _)| endpoint.is_called(text));
         endpoint.set_drained(rule.is_some_and(|(_, drained)| *drained), now);
