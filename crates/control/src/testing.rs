@@ -13,7 +13,7 @@ use tieline_conn::{
 };
 use tieline_policy::{AdminPermit, AdminSubject, Networks};
 use tieline_pool::{EndpointSettings, Settings, Upstream};
-use tieline_registry::{Chosen, Limits as History, Opening, Record, Registry, RouteRow};
+use tieline_registry::{Asked, Chosen, Exchanged, Limits as History, Opening, Record, Registry, RouteRow};
 use tieline_transport::Io;
 
 use crate::access_log::{AccessLog, AccessLogTarget};
@@ -49,6 +49,28 @@ pub(crate) fn route(registry: &Registry, record: &Record, name: &str, endpoint: 
     record.enter(Stage::Route, Clock::now());
     record.set_route(&Arc::new(RouteRow { name: name.into(), rule, grace, upstream: Some(upstream) }));
     record.set_chosen(Chosen { endpoint: endpoint.into(), why: Box::new("the only one") });
+}
+
+/// A finished exchange of `record`, with a note.
+pub(crate) fn exchange(record: &Record) -> Exchanged {
+    Exchanged {
+        connection: record.id(),
+        number: 0,
+        began: record.opened(),
+        ended: Clock::now(),
+        acquired_after: Some(Duration::from_millis(1)),
+        answered_after: Some(Duration::from_millis(2)),
+        route: record.route(),
+        endpoint: record.endpoint(),
+        asked: Asked::new("GET", "shop.example", "/cart?a=1"),
+        tag: 0x2a,
+        status: Some(200),
+        bytes_up: 17,
+        bytes_down: 4_711,
+        reason: Reason::Answered,
+        detail: None,
+        notes: vec!["asked once more".into()],
+    }
 }
 
 /// Waits until `holds` does.

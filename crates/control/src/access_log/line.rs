@@ -238,6 +238,28 @@ mod tests {
     }
 
     #[test]
+    fn a_line_tells_the_whole_of_an_exchange() {
+        let registry = testing::registry();
+        let record = testing::row(&registry, "web", "10.1.2.3:99");
+        testing::route(&registry, &record, "shop", "10.0.0.9:80");
+        let mut lines = Vec::new();
+        append_exchange(&record, &testing::exchange(&record), &mut lines);
+        let line: serde_json::Value = serde_json::from_slice(&lines).unwrap();
+        for (field, value) in [
+            ("method", "GET"),
+            ("host", "shop.example"),
+            ("target", "/cart?a=1"),
+            ("reason", "answered"),
+            ("route", "shop"),
+            ("endpoint", "10.0.0.9:80"),
+            ("request_id", "000000000000002a"),
+        ] {
+            assert_eq!(line[field], value, "{field}");
+        }
+        assert_eq!((&line["status"], &line["acquire_ms"]), (&200.into(), &1.0.into()));
+    }
+
+    #[test]
     fn a_line_tells_the_whole_of_a_connection() {
         let registry = testing::registry();
         let record = testing::row(&registry, "web", "10.1.2.3:99");

@@ -241,6 +241,7 @@ async fn rows_and_stories_are_as_documented() {
     row.set_settled(tieline_registry::Settled { proxied: Some(tieline_base::ClientAddr::Unix), sni: None });
     testing::route(scene.registry(), &row, "shop", "10.0.0.9:80");
     row.note("something");
+    scene.registry().exchanged(&row, testing::exchange(&row));
     scene.registry().leave(&row, Reason::Idle, Some("why".into()));
     let document: Value = serde_json::from_str(&super::openapi()).unwrap();
     let asking = operator(&scene);
@@ -251,6 +252,7 @@ async fn rows_and_stories_are_as_documented() {
     assert_eq!(sent(&story), documented(&document, "Story"));
     let note = story["road"].as_array().unwrap().iter().find(|mark| mark["stage"] == "note").unwrap();
     assert_eq!(sent(note), documented(&document, "StageMark"));
+    assert_eq!(sent(&story["exchanges"][0]), documented(&document, "Exchange"));
     assert_eq!(asking.ask("GET", "/api/v1/connections/99", "").await.0, StatusCode::NOT_FOUND);
     assert_eq!(asking.ask("GET", "/api/v1/connections/x", "").await.0, StatusCode::NOT_FOUND);
 }
