@@ -144,10 +144,10 @@ pub(crate) fn describe(arguments: &Options) -> String {
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let pinned = "where CPU time is measured the proxy has a CPU of its own, the load has the others";
+    let pinned = "where CPU is measured the proxy has one of its own, the load the others";
     let placed = if is_pinned(arguments) { pinned } else { "all placed by the scheduler" };
     format!(
-        "{} × {}, Linux {}; {} and {}; one worker each, access logs off unless said otherwise, in turns, {} rounds, {placed}.\n\
+        "{} × {}, Linux {}; {} and {}; one worker each, no access logs unless said so, in turns, {} rounds, {placed}.\n\
          Figures are medians; a ratio is the median of each round's ratio, with its least and greatest.",
         cpus(),
         model.unwrap_or("unknown CPU"),

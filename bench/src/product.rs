@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::ValueEnum;
-use tieline_testkit::{Haproxy, Nginx, Tieline, free_port, loopback, usage};
+use tieline_testkit::{Haproxy, Nginx, PATIENCE, Tieline, free_port, loopback, usage, wait_until};
 
 use crate::{config, machine};
 
@@ -94,7 +94,12 @@ impl Proxy {
                 })
             }
         };
-        Ok(Proxy { server, address })
+        let proxy = Proxy { server, address };
+        // nginx's master accepts before it has a worker; who is pinned or watched must be there.
+        let awaits_worker = product == Product::Nginx;
+        let whole = wait_until(PATIENCE, || !awaits_worker || usage::tree(proxy.pid()).len() > 1);
+        ensure!(whole, "nginx has no worker");
+        Ok(proxy)
     }
 
     /// Where clients connect.

@@ -105,16 +105,17 @@ impl Events {
             if epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), Some(&wait)).is_err() {
                 continue; // interrupted
             }
+            let now = Clock::now();
+            // Before what came in is read: so requests cross a close on their way.
+            while let Some(due) = self.rests.pop_front_if(|due| due.at <= now) {
+                self.close(&due);
+            }
             for event in &ready {
                 let at = event.data.u64();
                 if at == token(&self.listener) { self.accept() } else { self.read(at) }
             }
-            let now = Clock::now();
             while let Some(due) = self.answers.pop_front_if(|due| due.at <= now) {
                 self.answer(&due);
-            }
-            while let Some(due) = self.rests.pop_front_if(|due| due.at <= now) {
-                self.close(&due);
             }
         }
     }
