@@ -85,7 +85,8 @@ fn bytes(size: Bytes) -> usize {
     usize::try_from(size.0).unwrap_or(usize::MAX)
 }
 
-/// What this process is called in `Via`: a name that no other has, so that a request that comes back is known.
+/// What this process is called in `Via`: a name that no other has, so that a request that comes back is
+/// known.
 fn node() -> Arc<str> {
     static NODE: OnceLock<Arc<str>> = OnceLock::new();
     NODE.get_or_init(|| format!("tieline-{:08x}", fastrand::u32(..)).into()).clone()
@@ -271,8 +272,8 @@ impl Assembly {
         Ok(())
     }
 
-    /// Reads the certificates and keys that `live` names; [`Assembly::compile`] uses what comes back once it is
-    /// given to [`Assembly::trust_in`].
+    /// Reads the certificates and keys that `live` names; [`Assembly::compile`] uses what comes back once
+    /// it is given to [`Assembly::trust_in`].
     ///
     /// # Errors
     /// Every file that is of no use; nothing has changed then.

@@ -175,8 +175,8 @@ fn introduce(house: &House, fast: SocketAddr, slow: SocketAddr) {
     let admin = house.admin_address().map_or("off".into(), ToString::to_string);
     let token = house.token_file();
     say(&format!(
-        "Tieline demo: a TCP listener before two echo services and an HTTP listener before two web services, one of
-each pair slow, with gentle traffic.
+        "Tieline demo: a TCP listener before two echo services and an HTTP listener before two web services,
+one of each pair slow, with gentle traffic.
 
   web        http://{web}/ (try it: curl -i http://{web}/hello)
   echo       {echo} (limits, an allow-list, timeouts: see {FOLDER}/demo.toml)

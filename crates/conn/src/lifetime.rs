@@ -42,8 +42,8 @@ impl Future for Lifetime<'_> {
         let mut this = self.project();
         let standing = this.record.poll_verdict(cx);
         let mut end = next(this.record, *this.dies, standing);
-        // Set anew only for an earlier end: a later one is looked for when the timer rings, so that bytes that
-        // move and expectations that follow each other cost the timer nothing.
+        // Set anew only for an earlier end: a later one is looked for when the timer rings, so that bytes
+        // that move and expectations that follow each other cost the timer nothing.
         if end.at < *this.armed {
             *this.armed = end.at;
             this.sleep.as_mut().reset(timer(end.at));

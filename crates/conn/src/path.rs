@@ -42,8 +42,8 @@ pub(crate) fn serve(
             Ok(begun) => begun,
             Err(fault) => return seat.leave(Err(fault)),
         };
-        // Both arms may be dropped: the first closes its sockets, the second holds a timer. The protocol comes
-        // first: it says what it waits for, and may answer for what did not come.
+        // Both arms may be dropped: the first closes its sockets, the second holds a timer. The protocol
+        // comes first: it says what it waits for, and may answer for what did not come.
         let outcome = tokio::select! {
             biased;
             outcome = poll_fn(|cx| begun.poll(cx)) => outcome,

@@ -1,4 +1,5 @@
-//! Answers of our own: what went wrong, in the form that the client asked for, and nothing of what lies behind.
+//! Answers of our own: what went wrong, in the form that the client asked for, and nothing of what lies
+//! behind.
 
 use tieline_base::{Fault, Reason};
 use tieline_wire::http1::{HttpError, push_decimal, push_field};

@@ -1,5 +1,5 @@
-//! Room for bytes on their way. Borrowed from the worker while bytes are pending, so that a connection at rest
-//! owns none.
+//! Room for bytes on their way. Borrowed from the worker while bytes are pending, so that a connection at
+//! rest owns none.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,25 +1,23 @@
 //! One exchange, from the first byte of a request to the last of its answer. Read it downwards.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
-use tieline_conn::{Connection, Route};
+use tieline_conn::Route;
 use tieline_policy::Permit;
 use tieline_pool::{Lease, Loan, Making, Reuse};
 use tieline_transport::Io;
 use tieline_wire::http1::{
     ChunkedDecoder, HeadScan, Limits, RequestBody, ResponseBody, Room, Version, parse_response,
 };
-use tokio::io::AsyncWrite;
 
 use crate::Http;
-use crate::answer::{self, Answer};
 use crate::buffer::Buffer;
 use crate::client::{Client, Tunnel, Turn};
+use crate::ending::{in_time, linger, tell, write_all};
 use crate::forward::{self, Stay, Told};
 use crate::local;
 use crate::plan::{self, Plan};
@@ -201,8 +199,8 @@ async fn relay(
         let answer = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
         match answer {
             Ok(length) => break length,
-            // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no harm
-            // to ask once more.
+            // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no
+            // harm to ask once more.
             Err(fault) if fault.retry && upstream.reused && plan.idempotent && up.rewind() => {
                 story.notes.push("the connection at rest was closed as it was taken; asked once more".into());
                 drop(upstream);
@@ -437,103 +435,13 @@ async fn pass(
     Ok(if stay == Stay::Close || leaving { After::Close } else { After::Next })
 }
 
-/// Answers for what went wrong.
-async fn tell(client: &mut Client, story: &mut Story, fault: &Fault) {
-    let status = answer::status(fault);
-    let detail = fault.to_string();
-    let mut bytes = Vec::with_capacity(512);
-    answer::encode(
-        &Answer {
-            status,
-            detail: public(fault, &detail),
-            request_id: &String::from_utf8_lossy(&story.tag.digits()),
-            form: story.form,
-            close: true,
-            body: !story.bodyless,
-        },
-        &mut bytes,
-    );
-    story.status = Some(status);
-    let Client { connection, io, .. } = client;
-    connection.expect(TELL_WITHIN, Reason::TimeoutGap);
-    let written = in_time(connection, Stage::Release, Whose::Client, write_all(io, &bytes)).await;
-    if written.is_ok() {
-        connection.record().moved(false, bytes.len() as u64);
-    }
-}
-
-/// What a client may know of a fault: what is wrong with its own bytes, and else the word for it.
-fn public<'f>(fault: &'f Fault, word: &'f str) -> &'f str {
-    match fault.reason {
-        Reason::RefusedPolicy | Reason::RefusedNoRoute => "no route leads there",
-        _ => word,
-    }
-}
-
-/// How long an answer of ours may take to be taken.
-const TELL_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long, and for how many bytes, a client may go on sending what nobody reads any more, so that the close
-/// does not destroy the answer on its way.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 * 1024;
-
-async fn linger(client: &mut Client, input: &mut Buffer) -> Result<Reason, Fault> {
-    let Client { connection, io, .. } = client;
-    connection.expect(LINGER, Reason::Answered);
-    let mut left = LINGER_BYTES;
-    let drained = poll_fn(|cx| {
-        // Both ends may be gone already.
-        let _ = Pin::new(&mut *io).poll_shutdown(cx);
-        loop {
-            input.consume(usize::MAX);
-            match ready!(input.poll_fill(io, 0, cx)) {
-                Ok(count) if count > 0 && count < left => left -= count,
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
-    });
-    // That the time is over is no fault.
-    let _: Result<(), Fault> = in_time(connection, Stage::Release, Whose::Client, drained).await;
-    Ok(Reason::ClientClosed)
-}
-
 async fn send_all(client: &mut Client, http: &Http, bytes: &[u8]) -> Result<(), Fault> {
     let Client { connection, io, .. } = client;
     connection.expect(http.settings.body_gap, Reason::TimeoutGap);
     in_time(connection, Stage::Relay, Whose::Client, write_all(io, bytes)).await
 }
 
-fn write_all(io: &mut Io, bytes: &[u8]) -> impl Future<Output = Result<(), Fault>> {
-    let mut sent = 0;
-    poll_fn(move |cx| {
-        while sent < bytes.len() {
-            let written = ready!(Pin::new(&mut *io).poll_write(cx, &bytes[sent..]));
-            sent += written.map_err(client_gone)?;
-        }
-        Poll::Ready(Ok(()))
-    })
-}
-
-/// `work`, unless what the connection expects does not come in time.
-async fn in_time<T>(
-    connection: &Connection,
-    stage: Stage,
-    whose: Whose,
-    work: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
-    let mut work = pin!(work);
-    poll_fn(|cx: &mut Context<'_>| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(done),
-        Poll::Pending => match connection.overdue() {
-            None => Poll::Pending,
-            Some(reason) => Poll::Ready(Err(Fault::new(stage, whose, reason))),
-        },
-    })
-    .await
-}
-
-fn client_gone(error: io::Error) -> Fault {
+pub(crate) fn client_gone(error: io::Error) -> Fault {
     Fault::new(Stage::Relay, Whose::Client, Reason::ClientReset).because(error)
 }
 

@@ -1,13 +1,14 @@
 //! The protocol `http`: every request is an exchange with a route, a permit and a lease of its own.
 //!
-//! Owns what happens between a settled connection and its end: heads are read strictly and written anew, bodies
-//! stream both ways, upstream connections go back to the pool. Refuses to know sockets' addresses, the config
-//! file and how endpoints are chosen. Start with [`Http`], then `client.rs` (a connection between its
-//! exchanges), then `exchange.rs`, one exchange read downwards.
+//! Owns what happens between a settled connection and its end: heads are read strictly and written anew,
+//! bodies stream both ways, upstream connections go back to the pool. Refuses to know sockets' addresses,
+//! the config file and how endpoints are chosen. Start with [`Http`], then `client.rs` (a connection
+//! between its exchanges), then `exchange.rs`, one exchange read downwards.
 
 mod answer;
 mod buffer;
 mod client;
+mod ending;
 mod exchange;
 mod forward;
 mod local;

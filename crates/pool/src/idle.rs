@@ -1,9 +1,9 @@
 //! Connections that wait, open, for the next lease of their endpoint. Each worker keeps its own, newest first
 //! out, so that a surplus ages and closes.
 //!
-//! The danger is the endpoint that closes while we choose (the keep-alive race). Three things stand against it:
-//! a connection is looked at before it is lent; one that is nearly as old as its endpoint is known to allow is
-//! not lent; and an exchange that must not be repeated gets a young one or none.
+//! The danger is the endpoint that closes while we choose (the keep-alive race). Three things stand against
+//! it: a connection is looked at before it is lent; one that is nearly as old as its endpoint is known to
+//! allow is not lent; and an exchange that must not be repeated gets a young one or none.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -52,8 +52,8 @@ struct Parked {
 }
 
 thread_local! {
-    /// By endpoint. An id is that of one endpoint of one upstream for the life of the process: a connection must
-    /// never come to another, which may have another TLS and another tenant.
+    /// By endpoint. An id is that of one endpoint of one upstream for the life of the process: a connection
+    /// must never come to another, which may have another TLS and another tenant.
     static PARKED: RefCell<HashMap<EndpointId, Vec<Parked>>> = RefCell::default();
 }
 

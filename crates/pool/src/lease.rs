@@ -132,8 +132,8 @@ impl Loan {
         &self.endpoint
     }
 
-    /// Gives the place back, and keeps `io` for a later lease. Only for a connection on which everything asked
-    /// was answered and nothing else came.
+    /// Gives the place back, and keeps `io` for a later lease. Only for a connection on which everything
+    /// asked was answered and nothing else came.
     pub fn park(self, io: Io, making: Making) {
         let settings = self.upstream.roster().settings.pool;
         idle::park(io, self.endpoint.clone(), making, &settings);

@@ -47,8 +47,8 @@ impl<R: Clone> Router<R> {
         !self.exact.is_empty() || !self.wildcard.is_empty()
     }
 
-    /// The route for `server_name`, in lower case: the exact name first, then the wildcard that covers it, then the route without
-    /// names.
+    /// The route for `server_name`, in lower case: the exact name first, then the wildcard that covers it,
+    /// then the route without names.
     pub fn find(&self, server_name: Option<&str>) -> Option<&R> {
         let Some(name) = server_name else { return self.rest.as_ref() };
         let covered = || name.find('.').and_then(|dot| self.wildcard.get(&name[dot..]));

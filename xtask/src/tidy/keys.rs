@@ -10,6 +10,9 @@ use crate::repository::TextFile;
 const BLOCKS: [&str; 4] = ["server", "admin", "listener", "upstream"];
 const INNER: [&str; 6] = ["limits", "timeouts", "pool", "retry", "health", "allow"];
 
+/// Tables whose keys are names of the user's choice.
+const FREE: [&str; 2] = ["route.headers", "route.query"];
+
 /// `server.rs` is a file.
 const ENDINGS: [&str; 7] = ["json", "md", "rs", "sock", "toml", "token", "yaml"];
 
@@ -93,6 +96,7 @@ fn used(path: &str, table: &Table) -> Vec<String> {
 
 fn set_by(path: &str, value: &Value) -> Vec<String> {
     match value {
+        Value::Table(_) if FREE.iter().any(|free| path.ends_with(free)) => vec![path.to_owned()],
         Value::Table(table) => used(path, table),
         Value::Array(items) if items.iter().any(Value::is_table) => {
             items.iter().filter_map(Value::as_table).flat_map(|table| used(path, table)).collect()
