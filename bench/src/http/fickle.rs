@@ -177,9 +177,10 @@ impl Events {
         };
         let _ = visitor.connection.set_nonblocking(true); // it is closed next, whatever the look says
         let crossed = visitor.connection.peek(&mut [0]).is_ok_and(|length| length > 0);
-        self.visitors.remove(&due.token);
+        // Counted first: whoever sees the close may ask for the count.
         self.shared.closed.fetch_add(1, Ordering::Relaxed);
         self.shared.crossed.fetch_add(usize::from(crossed), Ordering::Relaxed);
+        self.visitors.remove(&due.token);
     }
 }
 
