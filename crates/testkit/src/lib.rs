@@ -7,6 +7,8 @@
 //!
 //! Refuses to know what any test wants to prove. Start with [`Tieline`], then [`Process`].
 
+mod apache;
+mod conversation;
 mod dnsmasq;
 mod haproxy;
 mod http;
@@ -24,6 +26,8 @@ mod unix;
 pub mod usage;
 mod wait;
 
+pub use apache::Apache;
+pub use conversation::{HttpConversation, HttpMessage};
 pub use dnsmasq::Dnsmasq;
 pub use haproxy::Haproxy;
 pub use http::{HttpAnswer, http_over_tcp, http_over_unix};

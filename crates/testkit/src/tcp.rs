@@ -11,8 +11,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::ports::loopback;
 
+/// What a service of a test's own does with one connection.
+type Script = Arc<dyn Fn(&TcpStream) -> io::Result<()> + Send + Sync>;
+
 /// What a service does with each connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Behaviour {
     /// Sends everything back; after the client's end of stream, sends its own.
     Echo,
@@ -26,6 +29,8 @@ enum Behaviour {
     ResetAfter(usize),
     /// Accepts and then neither reads nor writes.
     Mute,
+    /// Whatever the test wants.
+    Scripted(Script),
 }
 
 /// A TCP service on `127.0.0.1`. Dropping it closes its port and all its connections.
@@ -69,6 +74,11 @@ impl TcpServer {
     /// Accepts, then neither reads nor writes: the peer's buffers fill up.
     pub fn mute() -> TcpServer {
         TcpServer::listen(Behaviour::Mute, loopback(0))
+    }
+
+    /// Does as `script` says with each connection, on a thread of its own, and closes it when that returns.
+    pub fn scripted(script: impl Fn(&TcpStream) -> io::Result<()> + Send + Sync + 'static) -> TcpServer {
+        TcpServer::listen(Behaviour::Scripted(Arc::new(script)), loopback(0))
     }
 
     /// Where it listens.
@@ -182,6 +192,12 @@ fn serve(connection: &TcpStream, behaviour: &Behaviour) -> io::Result<()> {
             SockRef::from(connection).set_linger(Some(Duration::ZERO))
         }
         Behaviour::Mute => wait_for_shutdown(connection),
+        Behaviour::Scripted(script) => {
+            let served = script(connection);
+            // Clones of it may live on with what the script left behind; the peer is to see its end.
+            let _ = connection.shutdown(Shutdown::Write);
+            served
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use tieline_testkit::{PATIENCE, Tieline, wait_for, wait_until};
 /// its block. The route is public unless `route` says who may pass.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct OneRoute<'a> {
+    /// `tcp` if empty.
+    pub(crate) protocol: &'a str,
     pub(crate) server: &'a str,
     pub(crate) listener: &'a str,
     pub(crate) route: &'a str,
@@ -33,10 +35,11 @@ impl OneRoute<'_> {
         let workers = if self.server.contains("workers") { "" } else { "workers = 2" };
         let access = if self.route.contains("access") { "" } else { "access = \"public\"" };
         let bind = if self.listener.contains("bind") { "" } else { "bind = \"127.0.0.1:0\"" };
-        let OneRoute { server, listener, route, upstream } = self;
+        let OneRoute { protocol, server, listener, route, upstream } = self;
+        let protocol = if protocol.is_empty() { "tcp" } else { protocol };
         format!(
             "[server]\n{workers}\n{server}\n\
-             [listener.web]\n{bind}\nprotocol = \"tcp\"\n{listener}\n\
+             [listener.web]\n{bind}\nprotocol = \"{protocol}\"\n{listener}\n\
              [[listener.web.route]]\nupstream = \"service\"\n{access}\n{route}\n\
              [upstream.service]\nendpoints = [{}]\n{upstream}\n",
             endpoints.join(", ")
@@ -198,7 +201,13 @@ pub(crate) fn story(tieline: &Tieline, row: &Value) -> String {
 /// Orders something by the admin API, which must agree; hands back its answer.
 #[track_caller]
 pub(crate) fn order(tieline: &Tieline, target: &str) -> Value {
-    let (status, answer) = tieline.api("POST", target, &json!({}));
+    order_with(tieline, target, &json!({}))
+}
+
+/// [`order`] with a body.
+#[track_caller]
+pub(crate) fn order_with(tieline: &Tieline, target: &str, body: &Value) -> Value {
+    let (status, answer) = tieline.api("POST", target, body);
     assert_eq!(status, 200, "POST {target}: {answer}");
     answer
 }

@@ -1,0 +1,18 @@
+//! The protocol `http` of the real binary, between real clients and real servers.
+#![allow(clippy::unwrap_used, reason = "a helper of tests may fail as a test may")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attacks;
+mod curl;
+mod endpoints;
+mod fields;
+mod hostile;
+mod leaks;
+mod limits;
+mod messages;
+mod origin;
+mod routing;
+mod site;
+mod upgrades;
