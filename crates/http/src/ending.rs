@@ -1,5 +1,5 @@
-//! How an exchange ends that could not go on: the answer for what went wrong, and a close that does not destroy
-//! it.
+//! How an exchange ends that could not go on: the answer for what went wrong, and a close that does not
+//! destroy it.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

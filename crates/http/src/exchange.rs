@@ -1,6 +1,6 @@
 //! One exchange, from the first byte of a request to the last of its answer. Read it downwards.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -25,42 +25,46 @@ use crate::site::Target;
 use crate::story::{DONE, Story};
 use crate::transfer::{Break, Source, Transfer};
 
-/// Serves the request whose first bytes are in `input`.
-pub(crate) async fn run(mut client: Client, mut input: Buffer) -> Turn {
-    let mut story = Story::begin(&client.connection);
-    let done = serve(&mut client, &mut input, &mut story).await;
-    let outcome = match done {
-        Ok(After::Next) => {
-            story.end(&client.connection, &Ok(DONE));
-            return Turn::Next(client, input);
-        }
-        Ok(After::Tunnel { upstream, loan }) => {
-            story.end(&client.connection, &Ok(DONE));
-            return Turn::Tunnel(Tunnel::new(client, upstream, loan, input.bytes().to_vec()));
-        }
-        Ok(After::Close) => Ok(DONE),
-        Err(fault) => Err(fault),
-    };
-    if let Err(fault) = &outcome {
-        if fault.whose == Whose::Client && fault.reason == Reason::ClientReset {
-            // Nobody listens.
-        } else if !story.is_answered() {
-            tell(&mut client, &mut story, fault).await;
-        } else {
-            // What was cut short must not look whole.
-            client.io.abort_on_close();
-        }
-    }
-    story.end(&client.connection, &outcome);
-    Turn::End(match outcome {
-        Ok(_) => linger(&mut client, &mut input).await,
-        Err(fault) => {
-            if fault.reason != Reason::ClientReset {
-                let _ = linger(&mut client, &mut input).await;
+/// Serves the request whose first bytes are in `input`. A function that returns an async block: what it is
+/// given is then held once, not twice.
+#[allow(clippy::manual_async_fn)]
+pub(crate) fn run(mut client: Client, mut input: Buffer) -> impl Future<Output = Turn> {
+    async move {
+        let mut story = Story::begin(&client.connection);
+        let done = serve(&mut client, &mut input, &mut story).await;
+        let outcome = match done {
+            Ok(After::Next) => {
+                story.end(&client.connection, &Ok(DONE));
+                return Turn::Next(client, input);
             }
-            Err(fault)
+            Ok(After::Tunnel { upstream, loan }) => {
+                story.end(&client.connection, &Ok(DONE));
+                return Turn::Tunnel(Tunnel::new(client, upstream, loan, input.bytes().to_vec()));
+            }
+            Ok(After::Close) => Ok(DONE),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = &outcome {
+            if fault.whose == Whose::Client && fault.reason == Reason::ClientReset {
+                // Nobody listens.
+            } else if !story.is_answered() {
+                tell(&mut client, &mut story, fault).await;
+            } else {
+                // What was cut short must not look whole.
+                client.io.abort_on_close();
+            }
         }
-    })
+        story.end(&client.connection, &outcome);
+        Turn::End(match outcome {
+            Ok(_) => linger(&mut client, &mut input).await,
+            Err(fault) => {
+                if fault.reason != Reason::ClientReset {
+                    let _ = linger(&mut client, &mut input).await;
+                }
+                Err(fault)
+            }
+        })
+    }
 }
 
 /// What comes after an exchange that went well.

@@ -6,7 +6,7 @@
 //! allow is not lent; and an exchange that must not be repeated gets a young one or none.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -54,7 +54,7 @@ struct Parked {
 thread_local! {
     /// By endpoint. An id is that of one endpoint of one upstream for the life of the process: a connection
     /// must never come to another, which may have another TLS and another tenant.
-    static PARKED: RefCell<HashMap<EndpointId, Vec<Parked>>> = RefCell::default();
+    static PARKED: RefCell<BTreeMap<EndpointId, Vec<Parked>>> = RefCell::default();
 }
 
 /// The most connections to one endpoint that a worker keeps at rest.
