@@ -42,8 +42,8 @@ fn an_origin_that_closes_at_rest_costs_no_get() {
     let origin = raw(move |mut client| {
         // It answers once and closes, without having said so.
         if client.request()?.is_some() {
-            client.send(OK)?;
             count.fetch_add(1, Ordering::Relaxed);
+            client.send(OK)?;
         }
         Ok(())
     });
