@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tieline_base::{Clock, Fault, Generation, Reason, Stage, Whose};
 use tieline_conn::{Connection, Held, Outcome};
 use tieline_pool::Loan;
-use tieline_transport::{Closed, Duplex, Io, Meter, Side};
+use tieline_transport::{Closed, Duplex, Io, Meter, Side, Watch};
 
 use crate::Http;
 use crate::buffer::{Buffer, SIZE};
@@ -40,6 +40,8 @@ pub(crate) struct Client {
     /// The protocol as the config of `generation` has it.
     http: Option<Arc<Http>>,
     generation: Generation,
+    /// Remembers that we asked to look whether it is still there.
+    pub(crate) watch: Watch,
 }
 
 impl Client {
@@ -60,7 +62,7 @@ impl Client {
 impl Conversation {
     pub(crate) fn new(connection: Connection, io: Io) -> Self {
         let generation = connection.generation();
-        Self::Resting(Client { connection, io, http: None, generation })
+        Self::Resting(Client { connection, io, http: None, generation, watch: Watch::default() })
     }
 }
 

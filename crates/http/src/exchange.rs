@@ -121,9 +121,7 @@ async fn reply(
     story.status = Some(answer.status);
     send_all(client, http, &answer.bytes).await?;
     client.connection.record().moved(false, answer.bytes.len() as u64);
-    // What is left of a body that nobody reads would be taken for the next request.
-    let stays = plan.keep_alive && matches!(plan.body, RequestBody::None);
-    Ok(if stays { After::Next } else { After::Close })
+    Ok(if plan.stays_open() { After::Next } else { After::Close })
 }
 
 async fn head(client: &mut Client, http: &Http, input: &mut Buffer) -> Result<usize, Fault> {
@@ -235,7 +233,7 @@ async fn first_answer(
 ) -> Result<usize, Fault> {
     let limits = ANSWER_LIMITS;
     let mut scan = HeadScan::default();
-    let Client { connection, io, .. } = client;
+    let Client { connection, io, watch, .. } = client;
     connection.expect(http.settings.body_gap, Reason::TimeoutBodyGap);
     let (mut sending, mut refused) = (true, None);
     let answer = poll_fn(|cx| {
@@ -260,18 +258,23 @@ async fn first_answer(
         }
         loop {
             let began = !output.is_empty();
-            let count = match ready!(output.poll_fill(&mut upstream.io, limits.head, cx)) {
-                Ok(count) => count,
-                Err(error) => return Poll::Ready(Err(upstream_gone(error, began))),
-            };
-            if count == 0 {
-                let error = refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
-                return Poll::Ready(Err(upstream_gone(error, began)));
+            // Behind an interim answer the next one may be there already.
+            if began && let Some(length) = scan.find(output.bytes(), &limits).map_err(wrong_answer)? {
+                return Poll::Ready(Ok(length));
             }
-            match scan.find(output.bytes(), &limits) {
-                Ok(None) => {}
-                Ok(Some(length)) => return Poll::Ready(Ok(length)),
-                Err(error) => return Poll::Ready(Err(wrong_answer(error))),
+            match output.poll_fill(&mut upstream.io, limits.head, cx) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(Ok(_)) => {
+                    let error = refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    return Poll::Ready(Err(upstream_gone(error, began)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_gone(error, began))),
+                Poll::Pending if sending => return Poll::Pending,
+                // Nobody reads the client now: if it is gone, its answer is wanted by nobody.
+                Poll::Pending => {
+                    let gone = io.poll_broken(watch, cx);
+                    return gone.map_or(Poll::Pending, |error| Poll::Ready(Err(client_gone(error))));
+                }
             }
         }
     });

@@ -38,7 +38,7 @@ pub(crate) fn answer(action: &Action, plan: &Plan, story: &Story) -> Option<Loca
         bytes.extend_from_slice(b"\r\n");
     }
     push_field("X-Request-Id", &story.tag.digits(), &mut bytes);
-    if !plan.keep_alive {
+    if !plan.stays_open() {
         push_field("Connection", b"close", &mut bytes);
     }
     bytes.extend_from_slice(b"\r\n");

@@ -88,6 +88,12 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
 }
 
 impl Plan {
+    /// Whether the connection goes on behind an answer for which the body was not read: what is left of one
+    /// would be taken for the next request.
+    pub(crate) fn stays_open(&self) -> bool {
+        self.keep_alive && matches!(self.body, RequestBody::None)
+    }
+
     /// Whether its body may come.
     pub(crate) fn fits(&self, http: &Http) -> Result<(), Fault> {
         match (self.body, http.settings.body) {

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::Io;
 use crate::pipe::Pipe;
-use crate::stall;
+use crate::stall::Watch;
 
 /// One of the two ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +99,7 @@ struct Flow {
     held: Held,
     bulk: bool,
     small_fills: u8,
-    watched: stall::Round,
+    watched: Watch,
     stage: FlowStage,
 }
 
@@ -186,10 +186,9 @@ impl<M: Meter> Turn<'_, '_, M> {
     fn step(&mut self, flow: &mut Flow, sender: Side, from: &mut Io, to: &mut Io, last: bool) -> Step<()> {
         if flow.flush(to, self.cx)?.is_pending() {
             // Nobody reads the sender now, so nobody hears of it either.
-            if let Some(error) = from.error(self.cx) {
+            if let Some(error) = from.poll_broken(&mut flow.watched, self.cx) {
                 return Poll::Ready(Err((End::Sender, error)));
             }
-            stall::watch(&mut flow.watched, self.cx);
             return Poll::Pending;
         }
         if flow.stage == FlowStage::Ending {

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::stall::{self, Watch};
 use crate::tls::TlsStream;
 
 /// A connected byte stream. A closed enum, so that two plain sockets can be joined in the kernel.
@@ -81,6 +82,13 @@ impl Io {
             Socket::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
             Socket::Unix(unix) => unix.ready(Interest::ERROR).await,
         };
+    }
+
+    /// What broke the connection, which nobody reads just now; if nothing did, asks for a wake-up within a second
+    /// or so to look again. `watch` remembers between calls that it was asked for.
+    pub fn poll_broken(&self, watch: &mut Watch, cx: &mut Context<'_>) -> Option<io::Error> {
+        // Who asked a moment ago is woken anyway, and looks then.
+        if stall::watch(watch, cx) { self.error(cx) } else { None }
     }
 
     /// What broke the connection, if the poller knows of it. Wakes nobody later.

@@ -22,4 +22,4 @@ pub use duplex::{Closed, Duplex, Meter, Side};
 pub use io::Io;
 pub use listen::{Accepted, Acceptor, BindError, Bound, ListenOptions};
 pub use settle::{Front, Hello, SettleError, settle};
-pub use stall::rouse_stalled;
+pub use stall::{Watch, rouse_stalled};

@@ -1,5 +1,6 @@
-//! Connections that wait for their receiver to read. Nothing tells them meanwhile that their sender is gone:
-//! what it sent lies unread. They are woken now and then to look; bytes that move pay nothing for it.
+//! Connections that nobody reads just now: their receiver takes nothing, or an answer is waited for. Nothing
+//! tells them meanwhile that their sender is gone. They are woken now and then to look; bytes that move pay
+//! nothing for it.
 
 use std::cell::RefCell;
 use std::task::{Context, Waker};
@@ -16,17 +17,19 @@ struct Stalled {
 
 /// The round in which a direction last asked to be woken, so that it asks but once in each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Round(u32);
+pub struct Watch(u32);
 
-/// Asks to be woken by the next [`rouse_stalled`] on this thread.
-pub(crate) fn watch(last: &mut Round, cx: &Context<'_>) {
+/// Asks to be woken by the next [`rouse_stalled`] on this thread; tells whether that was news.
+pub(crate) fn watch(last: &mut Watch, cx: &Context<'_>) -> bool {
     STALLED.with_borrow_mut(|stalled| {
-        let this = Round(stalled.round.wrapping_add(1));
-        if *last != this {
+        let this = Watch(stalled.round.wrapping_add(1));
+        let asks = *last != this;
+        if asks {
             *last = this;
             stalled.waiting.push(cx.waker().clone());
         }
-    });
+        asks
+    })
 }
 
 /// Wakes the connections of this thread that cannot hand on what they hold, so that each looks whether its

@@ -7,6 +7,7 @@ mod support;
 mod attacks;
 mod curl;
 mod endpoints;
+mod ends;
 mod fields;
 mod hostile;
 mod leaks;
