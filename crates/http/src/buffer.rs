@@ -12,11 +12,15 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// What is read at once, in bytes; heads may need more.
 pub(crate) const SIZE: usize = 16 * 1024;
 
-/// How many a worker keeps for the next who needs one.
+/// What is read at once of a body that is larger than that.
+const LARGE: usize = 64 * 1024;
+
+/// How many of each a worker keeps for the next who needs one.
 const KEPT: usize = 32;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE_LARGE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Bytes that were read and not used up yet.
@@ -31,6 +35,14 @@ impl Buffer {
     pub(crate) fn take() -> Buffer {
         let room = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE]);
         Buffer { room, start: 0, end: 0 }
+    }
+
+    /// Makes the most of what comes next, which is a body of so many bytes.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        if self.is_empty() && bytes > SIZE as u64 && self.room.len() == SIZE {
+            let large = SPARE_LARGE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; LARGE]);
+            keep(std::mem::replace(&mut self.room, large));
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -82,13 +94,20 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.room.len() == SIZE {
-            let room = std::mem::take(&mut self.room);
-            SPARE.with_borrow_mut(|spare| {
-                if spare.len() < KEPT {
-                    spare.push(room);
-                }
-            });
-        }
+        keep(std::mem::take(&mut self.room));
     }
+}
+
+fn keep(room: Vec<u8>) {
+    let spare = match room.len() {
+        SIZE => &SPARE,
+        LARGE => &SPARE_LARGE,
+        // A large head had to grow into it.
+        _ => return,
+    };
+    spare.with_borrow_mut(|spare| {
+        if spare.len() < KEPT {
+            spare.push(room);
+        }
+    });
 }

@@ -51,7 +51,7 @@ pub(crate) enum Break {
 }
 
 /// A body's first bytes that are so few go out with the head, in one system call.
-const JOINED_MAX: usize = 8 * 1024;
+const JOINED_MAX: usize = SIZE;
 
 /// So many steps before others get their turn.
 const STEPS_PER_TURN: u32 = 16;
@@ -100,6 +100,11 @@ impl Transfer {
                 return Poll::Ready(Ok(()));
             }
             if input.is_empty() {
+                match self.source {
+                    Source::Length(left) => input.expect(left),
+                    Source::UntilClose => input.expect(u64::MAX),
+                    Source::Nothing | Source::Chunked(_) => {}
+                }
                 let count = ready!(input.poll_fill(from, SIZE, cx)).map_err(Break::Sender)?;
                 if count == 0 {
                     self.end()?;

@@ -84,8 +84,8 @@ impl Io {
         };
     }
 
-    /// What broke the connection, which nobody reads just now; if nothing did, asks for a wake-up within a second
-    /// or so to look again. `watch` remembers between calls that it was asked for.
+    /// What broke the connection, which nobody reads just now; if nothing did, asks for a wake-up within a
+    /// second or so to look again. `watch` remembers between calls that it was asked for.
     pub fn poll_broken(&self, watch: &mut Watch, cx: &mut Context<'_>) -> Option<io::Error> {
         // Who asked a moment ago is woken anyway, and looks then.
         if stall::watch(watch, cx) { self.error(cx) } else { None }
