@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tieline_testkit::TcpServer;
+use tieline_testkit::{PATIENCE, TcpServer, wait_until};
 
 use super::*;
 use crate::{Lease, PoolSettings, Reuse};
@@ -27,7 +27,7 @@ async fn a_parked_connection_is_lent_again_and_its_place_is_free_meanwhile() {
     assert_eq!(upstream.status().endpoints[0].in_flight, 1);
     let fresh = lease_for(&upstream, "db", Reuse::Never).await;
     assert!(!fresh.is_reused());
-    assert_eq!(server.accepted(), 2);
+    assert!(wait_until(PATIENCE, || server.accepted() == 2));
 }
 
 #[tokio::test]
