@@ -366,7 +366,7 @@ fn a_wrong_config_ends_the_start_with_one_clear_line() {
         ("[server\n".to_owned(), "tieline.toml:1:"),
         ("[sever]\n".to_owned(), "did you mean \"server\""),
         (listener("127.0.0.1:0", "shopp"), "did you mean \"shop\""),
-        (listener("127.0.0.1:0", "shop").replace("\"tcp\"", "\"http\""), "tieline.toml:5:"),
+        (listener("127.0.0.1:0", "shop").replace("\"tcp\"", "\"postgres\""), "tieline.toml:5:"),
         (listener(&in_use, "shop"), "cannot listen on"),
     ];
     for (config, told) in cases {

@@ -1,7 +1,12 @@
 //! Finding programs and running the short ones to their end.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Where distributions put servers, beside `PATH`.
 const SERVER_DIRECTORIES: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/sbin"];
@@ -58,14 +63,28 @@ impl From<Output> for Finished {
     }
 }
 
-/// Runs `command` to its end.
+/// How long a program may take that should end by itself: one that serves instead must not hold up the tests.
+const FINISH_WITHIN: Duration = Duration::from_secs(120);
+
+/// Runs `command` to its end; one that does not come to it is killed, and so has no exit code.
 ///
 /// # Panics
 /// If it cannot be started.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Finished {
-    let output = command.output();
-    output.unwrap_or_else(|error| panic!("{command:?} does not start: {error}")).into()
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().unwrap_or_else(|error| panic!("{piped:?} does not start: {error}"));
+    let pid = Pid::from_child(&child);
+    let (ended, watched) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        if watched.recv_timeout(FINISH_WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill_process(pid, Signal::KILL); // it may have ended just now
+        }
+    });
+    let output = child.wait_with_output();
+    drop(ended);
+    let _ = watch.join(); // it has nothing to panic about
+    output.unwrap_or_else(|error| panic!("{command:?} cannot be waited for: {error}")).into()
 }
 
 /// The user and group ids that `name` has on this machine.

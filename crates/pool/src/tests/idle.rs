@@ -45,6 +45,7 @@ async fn a_connection_that_the_endpoint_closed_is_not_lent() {
     let server = TcpServer::echo();
     let upstream = upstream(settings(&[server.address()]));
     park(lease_for(&upstream, "db", Reuse::Any).await);
+    assert!(wait_until(PATIENCE, || server.accepted() == 1));
     server.reset_all();
     // The poller hears of it the next time it is asked.
     tokio::time::sleep(Duration::from_millis(20)).await;
