@@ -1,20 +1,18 @@
-//! One exchange, from the first byte of a request to the last of its answer. Read it downwards.
+//! One exchange, from the first byte of a request to the last of its answer. Read it downwards; how its
+//! answer comes about is in `attempt.rs`.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
-use tieline_conn::Route;
-use tieline_policy::Permit;
-use tieline_pool::{Lease, Loan, Making, Reuse};
+use tieline_base::{Clock, Fault, Reason, Stage, Whose};
+use tieline_pool::Loan;
 use tieline_transport::Io;
-use tieline_wire::http1::{
-    ChunkedDecoder, HeadScan, Limits, RequestBody, ResponseBody, Room, Version, parse_response,
-};
+use tieline_wire::http1::{ChunkedDecoder, HeadScan, ResponseBody, Room, Version, parse_response};
 
 use crate::Http;
+use crate::attempt::{self, ANSWER_LIMITS, Answering, Way, first_answer, upstream_gone};
 use crate::buffer::Buffer;
 use crate::client::{Client, Tunnel, Turn};
 use crate::ending::{in_time, linger, tell, write_all};
@@ -79,7 +77,7 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     let http = client.http()?;
     let length = head(client, &http, input).await?;
     // route: parsed once, for everything that follows
-    let plan = plan::make(client, &http, &input.bytes()[..length], story)?;
+    let mut plan = plan::make(client, &http, &input.bytes()[..length], story)?;
     client.connection.record().moved(true, length as u64);
     input.consume(length);
     // authorize
@@ -90,23 +88,14 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     let Some(target) = plan.target.clone() else { return Err(plan::no_route()) };
     plan.fits(&http)?;
     let Some(answer) = local::answer(&target.action, &plan, story) else {
-        // acquire
-        let reuse = if plan.idempotent { Reuse::Any } else { Reuse::Young };
-        let lease = acquire(client, &route, &permit, reuse, story, started).await?;
-        // relay
-        let way = Way { target: &target, permit: &permit, http: &http };
-        return relay(client, input, story, plan, lease, way).await;
+        // acquire, and relay as far as the answer's head
+        let way = Way { target: &target, route: &route, permit: &permit, http: &http };
+        let answering = attempt::answer(client, input, story, &mut plan, way, started).await?;
+        // relay: the rest
+        return finish(client, input, story, &plan, answering, way).await;
     };
     // ... or relay without an upstream: what the route itself answers
     reply(client, &http, &plan, story, answer).await
-}
-
-/// What holds for the whole of an exchange that is forwarded.
-#[derive(Clone, Copy)]
-struct Way<'w> {
-    target: &'w Target,
-    permit: &'w Permit,
-    http: &'w Http,
 }
 
 /// Sends an answer of the route's own.
@@ -146,155 +135,8 @@ async fn head(client: &mut Client, http: &Http, input: &mut Buffer) -> Result<us
     in_time(connection, Stage::Settle, Whose::Client, read).await
 }
 
-async fn acquire(
-    client: &Client,
-    route: &Route,
-    permit: &Permit,
-    reuse: Reuse,
-    story: &mut Story,
-    started: Moment,
-) -> Result<Lease, Fault> {
-    story.acquiring.get_or_insert(started);
-    // Waiting for an upstream has its own limits.
-    client.connection.expect(Duration::MAX, Reason::Idle);
-    let lease = client.connection.acquire(route, permit, reuse, &client.io, started).await?;
-    story.acquired = Some(lease.connected_at());
-    client.connection.record().enter(Stage::Relay, lease.connected_at());
-    Ok(lease)
-}
-
-/// The upstream's side of an exchange.
-struct Upstream {
-    io: Io,
-    loan: Loan,
-    making: Making,
-    reused: bool,
-}
-
-impl From<Lease> for Upstream {
-    fn from(lease: Lease) -> Self {
-        let (making, reused) = (lease.making().clone(), lease.is_reused());
-        let (io, loan) = lease.split();
-        Self { io, loan, making, reused }
-    }
-}
-
-async fn relay(
-    client: &mut Client,
-    input: &mut Buffer,
-    story: &mut Story,
-    mut plan: Plan,
-    lease: Lease,
-    way: Way<'_>,
-) -> Result<After, Fault> {
-    let mut upstream = Upstream::from(lease);
-    let source = match plan.body {
-        RequestBody::None => Source::Nothing,
-        RequestBody::Length(length) => Source::Length(length),
-        RequestBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
-    };
-    let chunked = matches!(source, Source::Chunked(_));
-    let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
-    up.limit(way.http.settings.body);
-    let mut output = Buffer::take();
-    let length = loop {
-        let answer = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
-        match answer {
-            Ok(length) => break length,
-            // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no
-            // harm to ask once more.
-            Err(fault) if fault.retry && upstream.reused && plan.idempotent && up.rewind() => {
-                story.notes.push("the connection at rest was closed as it was taken; asked once more".into());
-                drop(upstream);
-                output = Buffer::take();
-                let (route, now) = (&way.target.route, Clock::now());
-                upstream = acquire(client, route, way.permit, Reuse::Never, story, now).await?.into();
-            }
-            Err(fault) => {
-                upstream.loan.upstream_failed(&fault);
-                return Err(fault);
-            }
-        }
-    };
-    let answering = Answering { upstream, up, output, length };
-    finish(client, input, story, &plan, answering, way).await
-}
-
-/// Sends the request, and reads until the head of an answer is there: its length in `output`. The answer may
-/// come before the request is sent whole.
-async fn first_answer(
-    client: &mut Client,
-    input: &mut Buffer,
-    upstream: &mut Upstream,
-    up: &mut Transfer,
-    output: &mut Buffer,
-    story: &mut Story,
-    Way { target, http, .. }: Way<'_>,
-) -> Result<usize, Fault> {
-    let limits = ANSWER_LIMITS;
-    let mut scan = HeadScan::default();
-    let Client { connection, io, watch, .. } = client;
-    connection.expect(http.settings.body_gap, Reason::TimeoutBodyGap);
-    let (mut sending, mut refused) = (true, None);
-    let answer = poll_fn(|cx| {
-        if sending {
-            let record = connection.record();
-            match up.poll(io, input, &mut upstream.io, |count| record.moved(true, count as u64), cx) {
-                Poll::Pending => {}
-                Poll::Ready(sent) => {
-                    sending = false;
-                    story.sent = Some(Clock::now());
-                    connection.expect(target.first_byte, Reason::TimeoutFirstByte);
-                    match sent {
-                        Ok(()) => {}
-                        // It may have answered before it stopped listening.
-                        Err(Break::Receiver(error)) => refused = Some(error),
-                        Err(Break::Sender(error)) => return Poll::Ready(Err(client_gone(error))),
-                        Err(Break::Framing(error)) => return Poll::Ready(Err(plan::unreadable(error))),
-                        Err(Break::TooLarge) => return Poll::Ready(Err(plan::too_large())),
-                    }
-                }
-            }
-        }
-        loop {
-            let began = !output.is_empty();
-            // Behind an interim answer the next one may be there already.
-            if began && let Some(length) = scan.find(output.bytes(), &limits).map_err(wrong_answer)? {
-                return Poll::Ready(Ok(length));
-            }
-            match output.poll_fill(&mut upstream.io, limits.head, cx) {
-                Poll::Ready(Ok(count)) if count > 0 => {}
-                Poll::Ready(Ok(_)) => {
-                    let error = refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
-                    return Poll::Ready(Err(upstream_gone(error, began)));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_gone(error, began))),
-                Poll::Pending if sending => return Poll::Pending,
-                // Nobody reads the client now: if it is gone, its answer is wanted by nobody.
-                Poll::Pending => {
-                    let gone = io.poll_broken(watch, cx);
-                    return gone.map_or(Poll::Pending, |error| Poll::Ready(Err(client_gone(error))));
-                }
-            }
-        }
-    });
-    in_time(connection, Stage::Relay, Whose::Upstream, answer).await
-}
-
-/// What answers may be: endpoints are trusted further than clients.
-const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 128 };
-
 /// Interim answers that an exchange may have.
 const INTERIM_MAX: u32 = 8;
-
-/// An exchange whose answer has begun: its head is the first `length` bytes of `output`.
-struct Answering {
-    upstream: Upstream,
-    /// What is left of the request.
-    up: Transfer,
-    output: Buffer,
-    length: usize,
-}
 
 /// Passes the answer on, and what is left of the request.
 async fn finish(
@@ -452,13 +294,7 @@ pub(crate) fn client_gone(error: io::Error) -> Fault {
     Fault::new(Stage::Relay, Whose::Client, Reason::ClientReset).because(error)
 }
 
-/// An upstream that broke before its answer began may not have seen the request.
-fn upstream_gone(error: io::Error, began: bool) -> Fault {
-    let fault = Fault::new(Stage::Relay, Whose::Upstream, Reason::UpstreamReset).because(error);
-    if began { fault } else { fault.retryable() }
-}
-
-fn wrong_answer(error: tieline_wire::http1::HttpError) -> Fault {
+pub(crate) fn wrong_answer(error: tieline_wire::http1::HttpError) -> Fault {
     wrong(error)
 }
 

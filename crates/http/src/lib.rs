@@ -6,6 +6,7 @@
 //! between its exchanges), then `exchange.rs`, one exchange read downwards.
 
 mod answer;
+mod attempt;
 mod buffer;
 mod client;
 mod ending;

@@ -1,0 +1,185 @@
+//! From a request to the head of its answer: an upstream connection is found, the request is sent, and where
+//! that fails without harm it is done once more.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+
+use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
+use tieline_conn::Route;
+use tieline_policy::Permit;
+use tieline_pool::{Lease, Loan, Making, Reuse};
+use tieline_transport::Io;
+use tieline_wire::http1::{ChunkedDecoder, HeadScan, Limits, RequestBody};
+
+use crate::Http;
+use crate::buffer::Buffer;
+use crate::client::Client;
+use crate::ending::in_time;
+use crate::exchange::{client_gone, wrong_answer};
+use crate::plan::{self, Plan};
+use crate::site::Target;
+use crate::story::Story;
+use crate::transfer::{Break, Source, Transfer};
+
+/// What holds for the whole of an exchange that is forwarded.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'w> {
+    pub(crate) target: &'w Target,
+    pub(crate) route: &'w Route,
+    pub(crate) permit: &'w Permit,
+    pub(crate) http: &'w Http,
+}
+
+/// An exchange whose answer has begun: its head is the first `length` bytes of `output`.
+pub(crate) struct Answering {
+    pub(crate) upstream: Upstream,
+    /// What is left of the request.
+    pub(crate) up: Transfer,
+    pub(crate) output: Buffer,
+    pub(crate) length: usize,
+}
+
+/// The upstream's side of an exchange.
+pub(crate) struct Upstream {
+    pub(crate) io: Io,
+    pub(crate) loan: Loan,
+    pub(crate) making: Making,
+    reused: bool,
+}
+
+impl From<Lease> for Upstream {
+    fn from(lease: Lease) -> Self {
+        let (making, reused) = (lease.making().clone(), lease.is_reused());
+        let (io, loan) = lease.split();
+        Self { io, loan, making, reused }
+    }
+}
+
+/// Has the request answered: by the first endpoint that is chosen, and where that does no harm by another.
+pub(crate) async fn answer(
+    client: &mut Client,
+    input: &mut Buffer,
+    story: &mut Story,
+    plan: &mut Plan,
+    way: Way<'_>,
+    started: Moment,
+) -> Result<Answering, Fault> {
+    let reuse = if plan.idempotent { Reuse::Any } else { Reuse::Young };
+    let mut upstream = Upstream::from(acquire(client, way, reuse, story, started).await?);
+    let source = match plan.body {
+        RequestBody::None => Source::Nothing,
+        RequestBody::Length(length) => Source::Length(length),
+        RequestBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
+    };
+    let chunked = matches!(source, Source::Chunked(_));
+    let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
+    up.limit(way.http.settings.body);
+    let mut output = Buffer::take();
+    let length = loop {
+        let answer = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
+        match answer {
+            Ok(length) => break length,
+            // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no
+            // harm to ask once more.
+            Err(fault) if fault.retry && upstream.reused && plan.idempotent && up.rewind() => {
+                story.notes.push("the connection at rest was closed as it was taken; asked once more".into());
+                drop(upstream);
+                output = Buffer::take();
+                upstream = acquire(client, way, Reuse::Never, story, Clock::now()).await?.into();
+            }
+            Err(fault) => {
+                upstream.loan.upstream_failed(&fault);
+                return Err(fault);
+            }
+        }
+    };
+    Ok(Answering { upstream, up, output, length })
+}
+
+async fn acquire(
+    client: &Client,
+    way: Way<'_>,
+    reuse: Reuse,
+    story: &mut Story,
+    started: Moment,
+) -> Result<Lease, Fault> {
+    story.acquiring.get_or_insert(started);
+    // Waiting for an upstream has its own limits.
+    client.connection.expect(Duration::MAX, Reason::Idle);
+    let lease = client.connection.acquire(way.route, way.permit, reuse, &client.io, started).await?;
+    story.acquired = Some(lease.connected_at());
+    client.connection.record().enter(Stage::Relay, lease.connected_at());
+    Ok(lease)
+}
+
+/// Sends the request, and reads until the head of an answer is there: its length in `output`. The answer may
+/// come before the request is sent whole.
+pub(crate) async fn first_answer(
+    client: &mut Client,
+    input: &mut Buffer,
+    upstream: &mut Upstream,
+    up: &mut Transfer,
+    output: &mut Buffer,
+    story: &mut Story,
+    Way { target, http, .. }: Way<'_>,
+) -> Result<usize, Fault> {
+    let limits = ANSWER_LIMITS;
+    let mut scan = HeadScan::default();
+    let Client { connection, io, watch, .. } = client;
+    connection.expect(http.settings.body_gap, Reason::TimeoutBodyGap);
+    let (mut sending, mut refused) = (true, None);
+    let answer = poll_fn(|cx| {
+        if sending {
+            let record = connection.record();
+            match up.poll(io, input, &mut upstream.io, |count| record.moved(true, count as u64), cx) {
+                Poll::Pending => {}
+                Poll::Ready(sent) => {
+                    sending = false;
+                    story.sent = Some(Clock::now());
+                    connection.expect(target.first_byte, Reason::TimeoutFirstByte);
+                    match sent {
+                        Ok(()) => {}
+                        // It may have answered before it stopped listening.
+                        Err(Break::Receiver(error)) => refused = Some(error),
+                        Err(Break::Sender(error)) => return Poll::Ready(Err(client_gone(error))),
+                        Err(Break::Framing(error)) => return Poll::Ready(Err(plan::unreadable(error))),
+                        Err(Break::TooLarge) => return Poll::Ready(Err(plan::too_large())),
+                    }
+                }
+            }
+        }
+        loop {
+            let began = !output.is_empty();
+            // Behind an interim answer the next one may be there already.
+            if began && let Some(length) = scan.find(output.bytes(), &limits).map_err(wrong_answer)? {
+                return Poll::Ready(Ok(length));
+            }
+            match output.poll_fill(&mut upstream.io, limits.head, cx) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(Ok(_)) => {
+                    let error = refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    return Poll::Ready(Err(upstream_gone(error, began)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_gone(error, began))),
+                Poll::Pending if sending => return Poll::Pending,
+                // Nobody reads the client now: if it is gone, its answer is wanted by nobody.
+                Poll::Pending => {
+                    let gone = io.poll_broken(watch, cx);
+                    return gone.map_or(Poll::Pending, |error| Poll::Ready(Err(client_gone(error))));
+                }
+            }
+        }
+    });
+    in_time(connection, Stage::Relay, Whose::Upstream, answer).await
+}
+
+/// What answers may be: endpoints are trusted further than clients.
+pub(crate) const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 128 };
+
+/// An upstream that broke before its answer began may not have seen the request.
+pub(crate) fn upstream_gone(error: io::Error, began: bool) -> Fault {
+    let fault = Fault::new(Stage::Relay, Whose::Upstream, Reason::UpstreamReset).because(error);
+    if began { fault } else { fault.retryable() }
+}
