@@ -175,11 +175,11 @@ const HEAD_BYTES_MAX: usize = 64 * 1_024;
 /// Who is at the other end; nobody, if the kernel will not say.
 fn caller(io: &Io) -> Option<Caller> {
     match io {
-        Io::Unix(_) => {
-            let peer = rustix::net::sockopt::socket_peercred(io.as_fd()).ok()?;
+        Io::Unix(unix) => {
+            let peer = rustix::net::sockopt::socket_peercred(unix.as_fd()).ok()?;
             Some(Caller::Peer { uid: peer.uid.as_raw() })
         }
-        Io::Tcp(_) | Io::Tls(_) => Some(Caller::Network),
+        Io::Tcp(_) | Io::Tls(_) | Io::Stream(_) => Some(Caller::Network),
     }
 }
 

@@ -253,7 +253,7 @@ impl Flow {
                 }
                 Held::Pipe(pipe) => {
                     ready!(to.poll_ready(Interest::WRITABLE, cx)).map_err(|error| (End::Receiver, error))?;
-                    match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+                    match to.try_plain(Interest::WRITABLE, |socket| pipe.drain(&socket)) {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                         drained => drained.map(|_| ()),
                     }
@@ -309,7 +309,7 @@ impl Flow {
     /// Moves pages into a pipe, from which [`Flow::flush`] moves them on.
     fn splice(&mut self, mut pipe: Pipe, from: &Io, cx: &mut Context<'_>) -> Step<usize> {
         let moved = loop {
-            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            match from.try_plain(Interest::READABLE, |socket| pipe.fill(&socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if from.poll_ready(Interest::READABLE, cx).is_pending() {
                         pipe.give_back();

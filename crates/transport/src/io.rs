@@ -1,6 +1,6 @@
 //! One conversation's bytes, whatever carries them.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::stall::{self, Watch};
+use crate::stream::Stream;
 use crate::tls::TlsStream;
 
 /// A connected byte stream. A closed enum, so that two plain sockets can be joined in the kernel.
@@ -23,6 +24,8 @@ pub enum Io {
     Unix(UnixStream),
     /// Either of them, encrypted.
     Tls(Box<TlsStream>),
+    /// Part of another conversation.
+    Stream(Box<dyn Stream>),
 }
 
 /// The socket that carries an [`Io`].
@@ -49,7 +52,7 @@ impl Io {
 
     /// The local address, if it is a TCP connection: what a PROXY header names as the destination.
     pub fn local_address(&self) -> Option<std::net::SocketAddr> {
-        match self.socket() {
+        match self.socket()? {
             Socket::Tcp(tcp) => tcp.local_addr().ok(),
             Socket::Unix(_) => None,
         }
@@ -57,36 +60,67 @@ impl Io {
 
     /// Whether the socket's bytes are the conversation's, so that the kernel may move them.
     pub(crate) fn is_plain(&self) -> bool {
-        !matches!(self, Io::Tls(_))
+        matches!(self, Io::Tcp(_) | Io::Unix(_))
     }
 
-    fn socket(&self) -> Socket<'_> {
+    fn socket(&self) -> Option<Socket<'_>> {
         match self {
-            Io::Tcp(tcp) => Socket::Tcp(tcp),
-            Io::Unix(unix) => Socket::Unix(unix),
+            Io::Tcp(tcp) => Some(Socket::Tcp(tcp)),
+            Io::Unix(unix) => Some(Socket::Unix(unix)),
             Io::Tls(tls) => tls.carrier().socket(),
+            Io::Stream(_) => None,
+        }
+    }
+
+    /// The socket that carries it, if that is its own.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(match self.socket()? {
+            Socket::Tcp(tcp) => tcp.as_fd(),
+            Socket::Unix(unix) => unix.as_fd(),
+        })
+    }
+
+    /// What carries it in the end, if that is not part of another conversation.
+    fn stream(&self) -> Option<&dyn Stream> {
+        match self {
+            Io::Tcp(_) | Io::Unix(_) => None,
+            Io::Tls(tls) => tls.carrier().stream(),
+            Io::Stream(stream) => Some(&**stream),
         }
     }
 
     /// Makes the coming close a reset, so that the peer cannot take a broken stream for a whole one.
     pub fn abort_on_close(&self) {
-        // A failure means that the socket is gone already, which is what was wanted.
-        let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+        if let Some(stream) = self.stream() {
+            return stream.abort_on_close();
+        }
+        if let Some(socket) = self.descriptor() {
+            // A failure means that the socket is gone already, which is what was wanted.
+            let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
     }
 
     /// Waits until the connection is reset or otherwise broken; not until it is merely half-closed, because a
     /// client may say all it has to say before it listens. May be dropped at any time.
     pub async fn broken(&self) {
         // An error of the poller itself counts as broken: nothing would ever be heard of the socket again.
-        let _ = match self.socket() {
-            Socket::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
-            Socket::Unix(unix) => unix.ready(Interest::ERROR).await,
+        let _ = match (self.socket(), self.stream()) {
+            (Some(Socket::Tcp(tcp)), _) => tcp.ready(Interest::ERROR).await.map(drop),
+            (Some(Socket::Unix(unix)), _) => unix.ready(Interest::ERROR).await.map(drop),
+            (None, Some(stream)) => Err(poll_fn(|cx| stream.poll_broken(cx)).await),
+            (None, None) => Ok(()),
         };
     }
 
     /// What broke the connection, which nobody reads just now; if nothing did, asks for a wake-up within a
     /// second or so to look again. `watch` remembers between calls that it was asked for.
     pub fn poll_broken(&self, watch: &mut Watch, cx: &mut Context<'_>) -> Option<io::Error> {
+        if let Some(stream) = self.stream() {
+            return match stream.poll_broken(cx) {
+                Poll::Ready(error) => Some(error),
+                Poll::Pending => None,
+            };
+        }
         // Who asked a moment ago is woken anyway, and looks then.
         if stall::watch(watch, cx) { self.error(cx) } else { None }
     }
@@ -94,7 +128,7 @@ impl Io {
     /// What broke the connection, if the poller knows of it. Wakes nobody later.
     pub(crate) fn error(&self, cx: &mut Context<'_>) -> Option<io::Error> {
         let known = pin!(self.broken()).poll(cx);
-        let error = match self.socket() {
+        let error = match self.socket()? {
             _ if known.is_pending() => return None,
             Socket::Tcp(tcp) => tcp.take_error(),
             Socket::Unix(unix) => unix.take_error(),
@@ -103,13 +137,6 @@ impl Io {
         Some(error.unwrap_or_else(Some).unwrap_or_else(unnamed))
     }
 
-    fn shutdown_write(&self) -> io::Result<()> {
-        match rustix::net::shutdown(self, Shutdown::Write) {
-            // The peer reset it meanwhile: reading will say so.
-            Err(rustix::io::Errno::NOTCONN) => Ok(()),
-            result => Ok(result?),
-        }
-    }
 
     /// Whether trying is worth it: what TLS has decrypted already needs no socket.
     pub(crate) fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -120,30 +147,31 @@ impl Io {
             (Io::Unix(unix), false) => unix.poll_write_ready(cx),
             (Io::Tls(tls), true) if tls.holds_unread() => Poll::Ready(Ok(())),
             (Io::Tls(tls), _) => tls.carrier().poll_ready(interest, cx),
+            // It tells when it is tried.
+            (Io::Stream(_), _) => Poll::Ready(Ok(())),
         }
     }
 
-    /// Runs `call` on the ready socket; its `WouldBlock` clears the readiness.
-    pub(crate) fn try_io<R>(
+    /// Runs `call` on the ready socket of a plain conversation; its `WouldBlock` clears the readiness.
+    pub(crate) fn try_plain<R>(
         &self,
         interest: Interest,
-        call: impl FnOnce() -> io::Result<R>,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         match self {
-            Io::Tcp(tcp) => tcp.try_io(interest, call),
-            Io::Unix(unix) => unix.try_io(interest, call),
-            // What is done to the socket itself would tear the encrypted stream.
-            Io::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Io::Tcp(tcp) => tcp.try_io(interest, || call(tcp.as_fd())),
+            Io::Unix(unix) => unix.try_io(interest, || call(unix.as_fd())),
+            // What is done to the socket itself would tear what is carried by it.
+            Io::Tls(_) | Io::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-impl AsFd for Io {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self.socket() {
-            Socket::Tcp(tcp) => tcp.as_fd(),
-            Socket::Unix(unix) => unix.as_fd(),
-        }
+fn shutdown_write(socket: impl AsFd) -> io::Result<()> {
+    match rustix::net::shutdown(socket, Shutdown::Write) {
+        // The peer reset it meanwhile: reading will say so.
+        Err(rustix::io::Errno::NOTCONN) => Ok(()),
+        result => Ok(result?),
     }
 }
 
@@ -157,6 +185,7 @@ impl AsyncRead for Io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Io::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
             Io::Tls(tls) => tls.poll_read(cx, buffer),
+            Io::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -167,6 +196,7 @@ impl AsyncWrite for Io {
             Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Io::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
             Io::Tls(tls) => tls.poll_write(cx, bytes),
+            Io::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -174,14 +204,17 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())),
             Io::Tls(tls) => tls.poll_flush(cx),
+            Io::Stream(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     /// Says to the peer that no more bytes will come; those on their way still arrive.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            Io::Tcp(tcp) => Poll::Ready(shutdown_write(tcp)),
+            Io::Unix(unix) => Poll::Ready(shutdown_write(unix)),
             Io::Tls(tls) => tls.poll_shutdown(cx),
-            plain => Poll::Ready(plain.shutdown_write()),
+            Io::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

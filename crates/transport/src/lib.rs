@@ -14,6 +14,7 @@ mod listen;
 mod pipe;
 mod settle;
 mod stall;
+mod stream;
 pub mod tls;
 
 pub use descriptors::{FileLimit, is_exhaustion, raise_file_limit};
@@ -23,3 +24,4 @@ pub use io::Io;
 pub use listen::{Accepted, Acceptor, BindError, Bound, ListenOptions};
 pub use settle::{Front, Hello, SettleError, settle};
 pub use stall::{Watch, rouse_stalled};
+pub use stream::Stream;

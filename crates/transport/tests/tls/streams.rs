@@ -67,7 +67,7 @@ async fn a_cut_is_an_error_and_no_end() {
     let (mut near, mut far, _) = met(&server, &client, "a.test").await;
     far.write_all(b"half a").await.unwrap();
     far.flush().await.unwrap();
-    rustix::net::shutdown(&far, Shutdown::Write).unwrap();
+    rustix::net::shutdown(far.descriptor().unwrap(), Shutdown::Write).unwrap();
     let mut read = Vec::new();
     let error = near.read_to_end(&mut read).await.unwrap_err();
     assert_eq!((error.kind(), &*read), (ErrorKind::UnexpectedEof, &b"half a"[..]));
@@ -122,8 +122,8 @@ async fn a_relay_sends_all_that_it_encrypted_before_it_waits_for_more() {
     let (server, client) = authority.both();
     let (near, mut far, _) = met(&server, &client, "a.test").await;
     // Far less than a message fits into the sockets.
-    socket2::SockRef::from(&near).set_send_buffer_size(4_096).unwrap();
-    socket2::SockRef::from(&far).set_recv_buffer_size(4_096).unwrap();
+    socket2::SockRef::from(&near.descriptor().unwrap()).set_send_buffer_size(4_096).unwrap();
+    socket2::SockRef::from(&far.descriptor().unwrap()).set_recv_buffer_size(4_096).unwrap();
     let (mut upstream_far, upstream) = pair().await;
     let ask = async {
         let mut message = vec![0; MESSAGE];
@@ -176,7 +176,7 @@ async fn a_relay_turns_a_cut_into_a_reset() {
     let (mut upstream_far, upstream) = pair().await;
     far.write_all(b"half a").await.unwrap();
     far.flush().await.unwrap();
-    rustix::net::shutdown(&far, Shutdown::Write).unwrap();
+    rustix::net::shutdown(far.descriptor().unwrap(), Shutdown::Write).unwrap();
     let closed = relay(near, upstream, &Counts::default()).await;
     assert_eq!(closed.error.unwrap().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(closed.first, Side::Client);

@@ -1,0 +1,20 @@
+//! Conversations without a socket of their own.
+
+use std::fmt::Debug;
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream that another conversation carries, such as one stream of HTTP/2.
+///
+/// What is written may wait until it is flushed. A shutdown says that no more bytes will come; dropped without
+/// one, it may be taken by its peer for whole or for broken, as its carrier has it.
+pub trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {
+    /// Makes the coming close one that the peer cannot take for a whole end.
+    fn abort_on_close(&self);
+
+    /// What broke it, while nobody reads it; pending, and `cx` woken, until something does. One that is merely
+    /// half-closed is not broken.
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error>;
+}
