@@ -137,7 +137,6 @@ impl Io {
         Some(error.unwrap_or_else(Some).unwrap_or_else(unnamed))
     }
 
-
     /// Whether trying is worth it: what TLS has decrypted already needs no socket.
     pub(crate) fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self, interest.is_readable()) {
