@@ -8,13 +8,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A byte stream that another conversation carries, such as one stream of HTTP/2.
 ///
-/// What is written may wait until it is flushed. A shutdown says that no more bytes will come; dropped without
-/// one, it may be taken by its peer for whole or for broken, as its carrier has it.
+/// What is written may wait until it is flushed. A shutdown says that no more bytes will come; dropped
+/// without one, it may be taken by its peer for whole or for broken, as its carrier has it.
 pub trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {
     /// Makes the coming close one that the peer cannot take for a whole end.
     fn abort_on_close(&self);
 
-    /// What broke it, while nobody reads it; pending, and `cx` woken, until something does. One that is merely
-    /// half-closed is not broken.
+    /// What broke it, while nobody reads it; pending, and `cx` woken, until something does. One that is
+    /// merely half-closed is not broken.
     fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error>;
 }
