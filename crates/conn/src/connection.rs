@@ -37,6 +37,11 @@ pub trait Protocol: Any + Send + Sync {
         false
     }
 
+    /// Whether its connections end by themselves, at their next safe point, when they are asked to leave.
+    fn leaves_when_asked(&self) -> bool {
+        false
+    }
+
     /// The route that the exchange of a live connection would take by this config; `None` if there is none
     /// any more.
     fn route_of(&self, record: &Record) -> Option<Arc<Route>>;
@@ -47,9 +52,10 @@ pub struct Connection {
     worker: Rc<Worker>,
     record: Arc<Record>,
     identity: Identity,
-    // Boxed: most connections begin without one.
-    first: Option<Box<First>>,
-    slot: Slot,
+    // Apart: most connections begin without one. Shared with the connections inside this one.
+    first: Option<Rc<First>>,
+    // None inside another one: that one holds the place.
+    slot: Option<Slot>,
 }
 
 /// What a connection began with: its first bytes, and what TLS agreed on where it ended here.
@@ -70,7 +76,7 @@ impl First {
 pub struct Held {
     /// Its row in the live table.
     pub record: Arc<Record>,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
 
 /// One unit of work: its route, the permit that opened it, and an upstream connection on loan.
@@ -88,10 +94,25 @@ impl Connection {
         worker: &Rc<Worker>,
         record: &Arc<Record>,
         identity: Identity,
-        first: Option<Box<First>>,
+        first: Option<Rc<First>>,
         slot: Slot,
     ) -> Self {
-        Self { worker: worker.clone(), record: record.clone(), identity, first, slot }
+        Self { worker: worker.clone(), record: record.clone(), identity, first, slot: Some(slot) }
+    }
+
+    /// A connection inside this one, with a row of its own: it is who this one is.
+    pub(crate) fn inside(&self, record: &Arc<Record>) -> Self {
+        let (worker, identity) = (self.worker.clone(), self.identity.clone());
+        Self { worker, record: record.clone(), identity, first: self.first.clone(), slot: None }
+    }
+
+    /// Whether it is part of another one.
+    pub fn is_inside(&self) -> bool {
+        self.record.parent().is_some()
+    }
+
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
     }
 
     /// Its row in the live table.
@@ -124,7 +145,8 @@ impl Connection {
 
     /// The bytes that were read while it settled, for the upstream to see first. Taken once.
     pub fn take_first_bytes(&mut self) -> Vec<u8> {
-        self.first.as_mut().map(|first| std::mem::take(&mut first.hello.bytes)).unwrap_or_default()
+        let first = self.first.as_mut().and_then(Rc::get_mut);
+        first.map(|first| std::mem::take(&mut first.hello.bytes)).unwrap_or_default()
     }
 
     /// Which config is in force now.

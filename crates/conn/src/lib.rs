@@ -5,6 +5,7 @@
 //! above plugs in. Start with `path.rs`, and read it downwards.
 
 mod admission;
+mod children;
 mod connection;
 mod lifecycle;
 mod lifetime;
@@ -15,6 +16,7 @@ mod sweep;
 mod worker;
 
 pub use admission::{Admission, Limits};
+pub use children::Children;
 pub use connection::{Connection, Exchange, Held, Outcome, Protocol, Serving};
 pub use lifecycle::{Phase, Server, Stopped};
 pub use snapshot::{HashBy, Listener, Route, Snapshot, Timeouts};

@@ -138,6 +138,7 @@ impl Server {
             }
         }
         self.phase.send_replace(Phase::Stopped);
+        let live: Vec<_> = live.into_iter().filter(|record| record.parent().is_none()).collect();
         let cut = |record: &&Arc<tieline_registry::Record>| {
             record.ended().is_some_and(|ended| ended.reason == Reason::Drained)
         };

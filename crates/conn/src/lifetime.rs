@@ -18,6 +18,8 @@ pin_project! {
     pub(crate) struct Lifetime<'r> {
         record: &'r Record,
         dies: Verdict,
+        // What it is given to leave in order when it has lived its time; none if it could not.
+        grace: Option<Duration>,
         // When the timer rings.
         armed: Moment,
         #[pin]
@@ -26,12 +28,15 @@ pin_project! {
 }
 
 impl<'r> Lifetime<'r> {
-    pub(crate) fn new(record: &'r Record, timeouts: &Timeouts) -> Self {
+    /// The lifetime of `record`. One that `leaves` when it is asked to is asked when it has lived for
+    /// `max_age`.
+    pub(crate) fn new(record: &'r Record, timeouts: &Timeouts, leaves: bool) -> Self {
         record.expect(timeouts.idle.unwrap_or(Duration::MAX), Reason::Idle);
         let age = timeouts.max_age.map_or(Duration::MAX, jittered);
         let dies = Verdict { at: record.opened().after(age), reason: Reason::MaxAge };
         let first = next(record, dies, None);
-        Self { record, dies, armed: first.at, sleep: sleep_until(timer(first.at)) }
+        let grace = leaves.then_some(timeouts.drain);
+        Self { record, dies, grace, armed: first.at, sleep: sleep_until(timer(first.at)) }
     }
 }
 
@@ -49,8 +54,14 @@ impl Future for Lifetime<'_> {
             this.sleep.as_mut().reset(timer(end.at));
         }
         while this.sleep.as_mut().poll(cx).is_ready() {
-            if end.at <= Clock::now() {
-                return Poll::Ready(end.reason);
+            let now = Clock::now();
+            if end.at <= now {
+                let Some(grace) = this.grace.take_if(|_| end == *this.dies) else {
+                    return Poll::Ready(end.reason);
+                };
+                // This wakes its protocol, which reads it and leaves.
+                *this.dies = Verdict { at: now.after(grace), ..*this.dies };
+                this.record.end(*this.dies);
             }
             end = next(this.record, *this.dies, standing);
             *this.armed = end.at;
@@ -95,11 +106,12 @@ mod tests {
             listener: registry.listener("l", "tcp"),
             worker: WorkerId(0),
             generation: Generation(1),
+            parent: None,
         })
     }
 
     async fn end(record: &Record, timeouts: Timeouts) -> Reason {
-        Lifetime::new(record, &timeouts).await
+        Lifetime::new(record, &timeouts, false).await
     }
 
     const NEVER: Timeouts =
@@ -112,6 +124,24 @@ mod tests {
         assert_eq!(end(&record(), idle).await, Reason::Idle);
         let aged = Timeouts { idle: Some(long), max_age: Some(short), ..NEVER };
         assert_eq!(end(&record(), aged).await, Reason::MaxAge);
+    }
+
+    #[tokio::test]
+    async fn who_can_leave_is_asked_to_before_its_age_ends_it() {
+        let record = record();
+        let (short, grace) = (Duration::from_millis(30), Duration::from_millis(80));
+        let timeouts = Timeouts { max_age: Some(short), drain: grace, ..NEVER };
+        let mut ending = pin!(Lifetime::new(&record, &timeouts, true));
+        poll_fn(|cx| {
+            let done = ending.as_mut().poll(cx);
+            assert!(done.is_pending());
+            // Asked to leave, it is woken to do so.
+            if record.leaving().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert_eq!(record.leaving(), Some(Reason::MaxAge));
+        assert_eq!(ending.await, Reason::MaxAge);
+        assert!(Clock::now().since(record.opened()) >= Duration::from_millis(100));
     }
 
     #[tokio::test]

@@ -33,10 +33,11 @@ pub(crate) fn serve(
         listener: listener.row.clone(),
         worker: worker.id(),
         generation: worker.generation(),
+        parent: None,
     });
     let seat = Seat::new(worker, record);
     async move {
-        let lifetime = Lifetime::new(seat.record(), &listener.timeouts);
+        let lifetime = Lifetime::new(seat.record(), &listener.timeouts, listener.protocol.leaves_when_asked());
         // admit, settle, identify: nothing of it is carried by a connection that is past it
         let mut begun = match begin(accepted, listener, &seat) {
             Ok(begun) => begun,
@@ -87,7 +88,7 @@ fn begin(accepted: Accepted, listener: Arc<Listener>, seat: &Seat) -> Result<Beg
     let (worker, record) = (worker.clone(), record.clone());
     Ok(Begun::Settling(Box::pin(async move {
         let (io, first) = settled(io, &front, listener.tls.as_deref()).await?;
-        start(&listener, &worker, &record, slot, io, Some(Box::new(first)))
+        start(&listener, &worker, &record, slot, io, Some(Rc::new(first)))
     })))
 }
 
@@ -109,7 +110,7 @@ fn start(
     record: &Arc<Record>,
     slot: Slot,
     io: Io,
-    first: Option<Box<First>>,
+    first: Option<Rc<First>>,
 ) -> Result<Serving, Fault> {
     if let Some(first) = &first {
         note_first(record, first);

@@ -100,6 +100,12 @@ impl Worker {
         tokio::task::spawn_local(path::serve(accepted, listener, self.clone()));
     }
 
+    /// Spawns the serving of a connection inside another one.
+    #[allow(clippy::disallowed_methods)] // connections are spawned here, also those inside others
+    pub(crate) fn serve_inside(&self, serving: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(serving);
+    }
+
     /// Serves `accepted` here, or hands it to the worker with the fewest connections.
     fn place(self: &Rc<Self>, accepted: Accepted, listener: Arc<Listener>) {
         let chosen = self.loads.place(self.id);
@@ -185,6 +191,7 @@ impl Doors {
                 listener: listener.row.clone(),
                 worker: worker.id,
                 generation: worker.generation(),
+                parent: None,
             });
             worker.registry.leave(&record, Reason::RefusedDraining, None);
         }
@@ -263,7 +270,10 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.worker.loads.leave(self.worker.id);
+        // Work inside a connection is where that was placed.
+        if self.record.parent().is_none() {
+            self.worker.loads.leave(self.worker.id);
+        }
         if !self.left {
             let defect = Fault::new(Stage::Release, Whose::Us, Reason::Internal);
             tracing::error!(connection = self.record.id().0, "{defect}");

@@ -39,6 +39,18 @@ pub(crate) fn row(registry: &Registry, name: &str, client: &str) -> Arc<Record> 
         listener: registry.listener(name, "tcp"),
         worker: WorkerId(0),
         generation: Generation(1),
+        parent: None,
+    })
+}
+
+/// A new row inside the connection `parent`.
+pub(crate) fn stream(registry: &Registry, parent: &Arc<Record>) -> Arc<Record> {
+    registry.enter(Opening {
+        client: parent.peer(),
+        listener: parent.listener().clone(),
+        worker: WorkerId(0),
+        generation: Generation(1),
+        parent: Some(parent.clone()),
     })
 }
 
@@ -55,6 +67,7 @@ pub(crate) fn route(registry: &Registry, record: &Record, name: &str, endpoint: 
 pub(crate) fn exchange(record: &Record) -> Exchanged {
     Exchanged {
         connection: record.id(),
+        stream: None,
         number: 0,
         began: record.opened(),
         ended: Clock::now(),

@@ -66,6 +66,10 @@ impl Protocol for Http {
         Box::pin(client::Conversation::new(connection, io))
     }
 
+    fn leaves_when_asked(&self) -> bool {
+        true
+    }
+
     fn route_of(&self, record: &Record) -> Option<Arc<Route>> {
         // The request itself is gone, so its route is known by its name.
         record.route().and_then(|old| self.site.named(&old.name)).map(|target| target.route.clone())

@@ -42,6 +42,7 @@ impl Story {
         };
         connection.exchanged(Exchanged {
             connection: record.id(),
+            stream: None,
             number: 0,
             began: self.began,
             ended,

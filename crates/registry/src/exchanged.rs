@@ -12,6 +12,8 @@ use crate::meter::RouteRow;
 pub struct Exchanged {
     /// The connection that carried it.
     pub connection: ConnectionId,
+    /// The row of its own that it had inside that connection, if it had one; known once the table has it.
+    pub stream: Option<ConnectionId>,
     /// Which one of its connection it was, from 1; 0 until the table has it.
     pub number: u32,
     /// When its first byte came.

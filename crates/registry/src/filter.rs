@@ -33,7 +33,7 @@ pub enum FilterError {
     Value(&'static str, String),
 }
 
-const KEYS: &str = "id, listener, protocol, identity, remote, sni, route, upstream, endpoint, stage, worker, \
+const KEYS: &str = "id, parent, listener, protocol, identity, remote, sni, route, upstream, endpoint, stage, worker, \
                     generation, reason, age, idle, bytes";
 
 #[derive(Clone, PartialEq, Debug)]
@@ -61,6 +61,7 @@ enum Word {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Number {
     Id,
+    Parent,
     Worker,
     Generation,
 }
@@ -169,6 +170,7 @@ fn has(record: &Record, key: Word, value: &str) -> bool {
 fn number(record: &Record, key: Number) -> u64 {
     match key {
         Number::Id => record.id().0,
+        Number::Parent => record.parent().map_or(0, |parent| parent.id().0),
         Number::Worker => u64::from(record.worker().0),
         Number::Generation => u64::from(record.generation().0),
     }
@@ -210,9 +212,10 @@ fn term(key: &str, order: Order, value: &str) -> Result<Term, FilterError> {
             let stage = value.parse().map_err(|error| invalid("stage", error))?;
             Term::Stage { stage, equal }
         }
-        "id" | "worker" | "generation" => {
+        "id" | "parent" | "worker" | "generation" => {
             let key = match key {
                 "id" => Number::Id,
+                "parent" => Number::Parent,
                 "worker" => Number::Worker,
                 _ => Number::Generation,
             };
@@ -282,6 +285,7 @@ impl fmt::Display for Term {
             Term::Number { key, order, value } => {
                 let name = match key {
                     Number::Id => "id",
+                    Number::Parent => "parent",
                     Number::Worker => "worker",
                     Number::Generation => "generation",
                 };
@@ -323,6 +327,7 @@ mod tests {
             "endpoint=unix:/run/db.sock",
             "reason=idle",
             "id>5",
+            "parent=0",
         ] {
             assert!(text.parse::<Filter>().is_ok(), "{text}");
         }
@@ -335,7 +340,7 @@ mod tests {
         for (text, says) in [
             ("web", "\"web\" is no filter"),
             ("listener=", "\"listener=\" is no filter"),
-            ("listner=web", "\"listner\" is no filter key; keys are id, listener"),
+            ("listner=web", "\"listner\" is no filter key; keys are id, parent, listener"),
             ("age=1h", "\"age\" compares with > or <, not with \"=\""),
             ("listener>web", "\"listener\" compares with = or !=, not with \">\""),
             ("age>soon", "time: \"soon\" is no duration"),

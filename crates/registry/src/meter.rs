@@ -89,6 +89,8 @@ struct Cells {
     closed: Counts,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
+    streams_opened: AtomicU64,
+    streams_closed: AtomicU64,
     lifetime: Histogram,
     /// By the first digit of their status code; 0 for those without one.
     exchanges: [AtomicU64; STATUS_CLASSES],
@@ -118,6 +120,10 @@ pub struct MeterReading {
     pub bytes_up: u64,
     /// Bytes from upstreams to clients, of connections that have ended.
     pub bytes_down: u64,
+    /// Streams opened: rows that are part of connections.
+    pub streams_opened: u64,
+    /// Streams that have ended.
+    pub streams_closed: u64,
     /// How long connections lived.
     pub lifetime: HistogramReading,
     /// Exchanges of connections that carry many, by the first digit of their status code; 0 for none.
@@ -131,8 +137,14 @@ impl Meter {
         Self(PerWorker::new(workers))
     }
 
-    pub(crate) fn opened(&self, worker: WorkerId) {
-        add(&self.0.of(worker).opened, 1);
+    /// Counts a connection, or a stream, which is part of one.
+    pub(crate) fn opened(&self, worker: WorkerId, stream: bool) {
+        let cells = self.0.of(worker);
+        add(if stream { &cells.streams_opened } else { &cells.opened }, 1);
+    }
+
+    pub(crate) fn stream_closed(&self, worker: WorkerId) {
+        add(&self.0.of(worker).streams_closed, 1);
     }
 
     pub(crate) fn closed(&self, worker: WorkerId, reason: Reason, up: u64, down: u64, lifetime: Duration) {
@@ -157,6 +169,8 @@ impl Meter {
             sum.opened += cells.opened.load(Relaxed);
             sum.bytes_up += cells.bytes_up.load(Relaxed);
             sum.bytes_down += cells.bytes_down.load(Relaxed);
+            sum.streams_opened += cells.streams_opened.load(Relaxed);
+            sum.streams_closed += cells.streams_closed.load(Relaxed);
             for (total, count) in sum.closed.iter_mut().zip(&cells.closed.0) {
                 *total += count.load(Relaxed);
             }

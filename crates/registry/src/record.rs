@@ -27,6 +27,8 @@ pub struct Opening {
     pub worker: WorkerId,
     /// The config that was in force.
     pub generation: Generation,
+    /// The connection that carries it, if it is part of one: then the client is whoever speaks there.
+    pub parent: Option<Arc<Record>>,
 }
 
 /// What the first bytes of a connection said.
@@ -149,14 +151,24 @@ impl Record {
         self.opening.client
     }
 
+    /// The connection that carries it, if it is part of one.
+    pub fn parent(&self) -> Option<&Arc<Record>> {
+        self.opening.parent.as_ref()
+    }
+
+    /// Whose first bytes count: its own, or those of what carries it.
+    fn first_bytes(&self) -> Option<&Settled> {
+        self.parent().map_or(self, |parent| parent).settled.get().map(|settled| &**settled)
+    }
+
     /// Who speaks: whom a trusted PROXY header names, else the socket's peer.
     pub fn client(&self) -> ClientAddr {
-        self.settled.get().and_then(|settled| settled.proxied).unwrap_or(self.opening.client)
+        self.first_bytes().and_then(|settled| settled.proxied).unwrap_or(self.opening.client)
     }
 
     /// The server name that its TLS hello asks for.
     pub fn sni(&self) -> Option<&str> {
-        self.settled.get()?.sni.as_deref()
+        self.first_bytes()?.sni.as_deref()
     }
 
     /// The route of its exchange, or of the last one, once one was found.

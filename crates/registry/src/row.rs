@@ -16,6 +16,9 @@ use crate::table::Registry;
 pub struct Row {
     /// The connection's id.
     pub id: u64,
+    /// The connection that carries it, if it is part of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u64>,
     /// The listener that accepted it.
     pub listener: String,
     /// What its bytes mean.
@@ -99,6 +102,9 @@ pub struct Story {
 pub struct ExchangeRow {
     /// Which one of its connection it was, from 1.
     pub number: u32,
+    /// The id of the row of its own that it had inside the connection, if it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<u64>,
     /// When it began, in seconds since the connection was accepted.
     pub at_seconds: f64,
     /// How long it took.
@@ -133,6 +139,7 @@ impl ExchangeRow {
         let asked = &exchanged.asked;
         ExchangeRow {
             number: exchanged.number,
+            stream: exchanged.stream.map(|id| id.0),
             at_seconds: exchanged.began.since(record.opened()).as_secs_f64(),
             duration_seconds: exchanged.ended.since(exchanged.began).as_secs_f64(),
             asked: format!("{} {}{}", asked.verb(), asked.host(), asked.target()).trim().to_owned(),
@@ -160,6 +167,7 @@ impl Row {
         let route = record.route();
         Row {
             id: record.id().0,
+            parent: record.parent().map(|parent| parent.id().0),
             listener: record.listener().name.to_string(),
             protocol: record.listener().protocol,
             client: client.to_string(),
@@ -222,6 +230,9 @@ const EXCHANGES_MAX: usize = 100;
 
 fn detail(record: &Record, stage: Stage) -> Option<String> {
     match stage {
+        Stage::Accept if let Some(parent) = record.parent() => {
+            Some(format!("a stream of connection {}", parent.id().0))
+        }
         Stage::Accept => Some(format!("from {} by listener \"{}\"", record.peer(), record.listener().name)),
         Stage::Settle => record.sni().map(|sni| format!("TLS hello for \"{sni}\"")),
         Stage::Identify if record.client() != record.peer() => {

@@ -79,6 +79,11 @@ impl Registry {
     /// Notes that an exchange of `record` has ended, and keeps it in the history. Its number is given here.
     pub fn exchanged(&self, record: &Arc<Record>, mut exchanged: Exchanged) {
         exchanged.number = record.count_exchange();
+        if let Some(parent) = record.parent() {
+            exchanged.connection = parent.id;
+            exchanged.stream = Some(record.id);
+            exchanged.number = parent.count_exchange();
+        }
         let exchanged = Arc::new(exchanged);
         let took = exchanged.ended.since(exchanged.began);
         record.listener().meter.exchanged(record.worker(), exchanged.status, took);
@@ -92,10 +97,12 @@ impl Registry {
         }
     }
 
-    /// Calls `visit` for each remembered exchange of the connection `id`, the first one first.
+    /// Calls `visit` for each remembered exchange of the connection or the stream `id`, the first one first.
     pub fn exchanges_of(&self, id: ConnectionId, mut visit: impl FnMut(&Arc<Exchanged>)) {
         for shard in &self.shards {
-            held(&shard.exchanged).iter().filter(|past| past.connection == id).for_each(&mut visit);
+            let past = held(&shard.exchanged);
+            let of_it = |past: &&Arc<Exchanged>| past.connection == id || past.stream == Some(id);
+            past.iter().filter(of_it).for_each(&mut visit);
         }
     }
 
@@ -114,7 +121,7 @@ impl Registry {
     /// Lists a connection. It stays listed until [`Registry::leave`].
     pub fn enter(&self, opening: Opening) -> Arc<Record> {
         let worker = opening.worker;
-        opening.listener.meter.opened(worker);
+        opening.listener.meter.opened(worker, opening.parent.is_some());
         let record = Arc::new(Record::new(ConnectionId(self.next_id.fetch_add(1, Relaxed)), opening));
         let slot = held(&self.shard(worker).live).insert(record.clone());
         record.slot.store(u32::try_from(slot).unwrap_or(u32::MAX), Relaxed);
@@ -129,11 +136,19 @@ impl Registry {
             return;
         }
         record.enter(Stage::Release, at);
-        let (up, down) = record.bytes();
-        let lifetime = at.since(record.opened);
-        record.listener().meter.closed(record.worker(), reason, up, down, lifetime);
         let shard = self.shard(record.worker());
         held(&shard.live).try_remove(record.slot.load(Relaxed) as usize);
+        if record.parent().is_some() {
+            record.listener().meter.stream_closed(record.worker());
+            if record.exchanges() > 0 && reason == Reason::Answered {
+                // Its exchange tells all of it; a connection of a thousand would push out all others.
+                return;
+            }
+        } else {
+            let (up, down) = record.bytes();
+            let lifetime = at.since(record.opened);
+            record.listener().meter.closed(record.worker(), reason, up, down, lifetime);
+        }
         self.remember(shard, record.clone());
         (self.finished)(record);
     }
@@ -188,7 +203,7 @@ impl Registry {
         }
     }
 
-    /// How many are listed.
+    /// How many are listed, those that are part of others included.
     pub fn live_count(&self) -> usize {
         self.shards.iter().map(|shard| held(&shard.live).len()).sum()
     }
@@ -289,6 +304,7 @@ mod tests {
             listener: registry.listener("web", "tcp"),
             worker: WorkerId(worker),
             generation: Generation(1),
+            parent: None,
         })
     }
 
@@ -303,6 +319,44 @@ mod tests {
         let remembered = registry.find(record.id()).unwrap();
         assert_eq!(remembered.ended().unwrap().reason, Reason::Killed);
         assert_eq!(told.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn what_is_part_of_a_connection_is_a_row_and_no_connection() {
+        let (registry, told) = table(1, 10);
+        let parent = enter(&registry, 0);
+        let proxied = Some("192.0.2.7:9".parse().map(ClientAddr::from_socket).unwrap());
+        parent.set_settled(crate::Settled { proxied, sni: Some("a.test".into()) });
+        let child = || {
+            registry.enter(Opening {
+                client: ClientAddr::Unix,
+                listener: registry.listener("web", "tcp"),
+                worker: WorkerId(0),
+                generation: Generation(1),
+                parent: Some(parent.clone()),
+            })
+        };
+        let (first, second) = (child(), child());
+        assert_eq!((first.client(), first.sni()), (parent.client(), Some("a.test")));
+        let of_parent: Filter = format!("parent={}", parent.id().0).parse().unwrap();
+        assert_eq!(registry.live(&of_parent).len(), 2);
+        assert_eq!(registry.live(&"parent=0".parse().unwrap())[0].id(), parent.id());
+        let read = || registry.listener("web", "tcp").meter.read();
+        assert_eq!((read().opened, read().streams_opened, read().streams_closed), (1, 2, 0));
+
+        registry.exchanged(&second, exchange(second.id()));
+        registry.leave(&second, Reason::Answered, None);
+        registry.leave(&first, Reason::Killed, None);
+        assert_eq!((read().closed.iter().sum::<u64>(), read().streams_closed), (0, 2));
+        let mut exchanges = Vec::new();
+        let mut seen = |one: &Arc<Exchanged>| exchanges.push((one.number, one.stream));
+        registry.exchanges_of(parent.id(), &mut seen);
+        assert_eq!(exchanges, [(1, Some(second.id()))]);
+        // What went as it should is told by its exchange; what did not is remembered.
+        assert!(registry.find(second.id()).is_none() && registry.find(first.id()).is_some());
+        assert_eq!(told.load(Relaxed), 1);
+        let live = registry.live(&Filter::default());
+        assert_eq!(live.iter().map(|row| row.id()).collect::<Vec<_>>(), [parent.id()]);
     }
 
     #[test]
@@ -321,6 +375,28 @@ mod tests {
             record.poll_verdict(&mut cx);
         }
         assert_eq!(record.poll_verdict(&mut cx), Some(early));
+    }
+
+    fn exchange(connection: ConnectionId) -> Exchanged {
+        Exchanged {
+            connection,
+            stream: None,
+            number: 0,
+            began: Moment(1),
+            ended: Clock::now(),
+            acquired_after: None,
+            answered_after: None,
+            route: None,
+            endpoint: None,
+            asked: crate::Asked::default(),
+            tag: 1,
+            status: Some(200),
+            bytes_up: 0,
+            bytes_down: 0,
+            reason: Reason::Answered,
+            detail: None,
+            notes: Vec::new(),
+        }
     }
 
     #[derive(Default)]

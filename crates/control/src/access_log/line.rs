@@ -47,6 +47,8 @@ struct ExchangeLine<'r> {
     time: String,
     /// Its connection.
     id: u64,
+    /// The row of its own that it had inside that connection, if it had one.
+    stream: Option<u64>,
     /// Which one of its connection it was, from 1.
     exchange: u32,
     listener: &'r str,
@@ -104,7 +106,8 @@ impl<'r> ExchangeLine<'r> {
         let route = exchanged.route.as_deref();
         ExchangeLine {
             time: rfc3339(exchanged.ended),
-            id: record.id().0,
+            id: exchanged.connection.0,
+            stream: exchanged.stream.map(|id| id.0),
             exchange: exchanged.number,
             listener: &record.listener().name,
             protocol: record.listener().protocol,

@@ -104,7 +104,11 @@ pub(super) async fn status(permit: AdminPermit, State(plane): State<Plane>) -> J
 
 fn live_by_generation(registry: &Registry) -> BTreeMap<String, usize> {
     let mut live: BTreeMap<u32, usize> = BTreeMap::new();
-    registry.each_live(|record| *live.entry(record.generation().0).or_default() += 1);
+    registry.each_live(|record| {
+        if record.parent().is_none() {
+            *live.entry(record.generation().0).or_default() += 1;
+        }
+    });
     live.into_iter().map(|(generation, count)| (generation.to_string(), count)).collect()
 }
 
@@ -122,7 +126,7 @@ pub(super) async fn reload(
 
 /// `POST /api/v1/stop`
 pub(super) async fn stop(permit: AdminPermit, State(plane): State<Plane>) -> (StatusCode, Json<Stopping>) {
-    let live = plane.server(&permit).registry().live_count();
+    let live = live_by_generation(plane.server(&permit).registry()).values().sum();
     plane.stop(&permit);
     (StatusCode::ACCEPTED, Json(Stopping { live }))
 }

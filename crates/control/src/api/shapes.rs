@@ -22,6 +22,9 @@ pub(super) struct PageShape {
 pub(super) struct RowShape {
     /// The connection's id.
     id: u64,
+    /// The connection that carries it, if it is part of one, as a stream of HTTP/2 is.
+    #[schema(nullable = false)]
+    parent: Option<u64>,
     /// The listener that accepted it.
     listener: String,
     /// What its bytes mean.
@@ -87,6 +90,9 @@ pub(super) struct StoryShape {
 pub(super) struct ExchangeShape {
     /// Which one of its connection it was, from 1.
     number: u32,
+    /// The id of the row of its own that it had inside the connection, if it had one.
+    #[schema(nullable = false)]
+    stream: Option<u64>,
     /// When it began, in seconds since the connection was accepted.
     at_seconds: f64,
     /// How long it took.

@@ -237,8 +237,10 @@ fn sent(value: &Value) -> BTreeSet<String> {
 #[tokio::test]
 async fn rows_and_stories_are_as_documented() {
     let scene = Scene::new();
-    let row = testing::row(scene.registry(), "web", "10.0.0.1:1");
-    row.set_settled(tieline_registry::Settled { proxied: Some(tieline_base::ClientAddr::Unix), sni: None });
+    let carrier = testing::row(scene.registry(), "web", "10.0.0.1:1");
+    carrier
+        .set_settled(tieline_registry::Settled { proxied: Some(tieline_base::ClientAddr::Unix), sni: None });
+    let row = testing::stream(scene.registry(), &carrier);
     testing::route(scene.registry(), &row, "shop", "10.0.0.9:80");
     row.note("something");
     scene.registry().exchanged(&row, testing::exchange(&row));
@@ -248,7 +250,8 @@ async fn rows_and_stories_are_as_documented() {
     let page = asking.get("/api/v1/connections?finished=true").await;
     assert_eq!(sent(&page), documented(&document, "ConnectionsPage"));
     assert_eq!(sent(&page["connections"][0]), documented(&document, "Row"));
-    let story = asking.get("/api/v1/connections/1").await;
+    let story = asking.get("/api/v1/connections/2").await;
+    assert_eq!((&story["parent"], &story["exchanges"][0]["stream"]), (&1.into(), &2.into()));
     assert_eq!(sent(&story), documented(&document, "Story"));
     let note = story["road"].as_array().unwrap().iter().find(|mark| mark["stage"] == "note").unwrap();
     assert_eq!(sent(note), documented(&document, "StageMark"));

@@ -27,6 +27,7 @@ type Lock<T> = std::sync::Mutex<T>;
 #[derive(Clone, Copy, Default)]
 struct Living {
     by_stage: [u64; Stage::ALL.len()],
+    streams: [u64; Stage::ALL.len()],
     bytes_up: u64,
     bytes_down: u64,
 }
@@ -47,6 +48,7 @@ impl Collector for DataPlane {
         let mut series = Series::new(&mut encoder);
         connections(&mut series, &listeners, &living)?;
         exchanges(&mut series, &listeners)?;
+        streams(&mut series, &listeners, &living)?;
         self.bytes(&mut series, &listeners, &living)?;
         waits(&mut series, &self.server)?;
         endpoints(&mut series, &self.server)
@@ -66,6 +68,11 @@ impl DataPlane {
                 living.insert(name.clone(), Living::default());
             }
             if let Some(sum) = living.get_mut(name) {
+                if record.parent().is_some() {
+                    // Its bytes are counted where they are carried.
+                    sum.streams[record.stage() as usize] += 1;
+                    return;
+                }
                 let (up, down) = record.bytes();
                 sum.by_stage[record.stage() as usize] += 1;
                 sum.bytes_up += up;
@@ -144,6 +151,27 @@ fn exchanges(series: &mut Series<'_, '_>, listeners: &[(Arc<ListenerRow>, MeterR
         series.histogram("tieline_exchange_duration_seconds", "How long requests took that ended")?;
     for (row, meter) in many() {
         took.add(&[("listener", &row.name)], &meter.exchange)?;
+    }
+    Ok(())
+}
+
+/// Those connections that carry many exchanges at once, each in a row of its own.
+fn streams(
+    series: &mut Series<'_, '_>,
+    listeners: &[(Arc<ListenerRow>, MeterReading)],
+    living: &BTreeMap<Box<str>, Living>,
+) -> fmt::Result {
+    let many = || listeners.iter().filter(|(row, _)| row.protocol == "http");
+    let mut opened = series.counter("tieline_streams_opened", "Streams opened inside connections (HTTP/2)")?;
+    for (row, meter) in many() {
+        opened.add(&[("listener", &row.name)], meter.streams_opened)?;
+    }
+    let mut live = series.gauge("tieline_streams", "Live streams, by the stage where they are")?;
+    for (row, _) in many() {
+        let by_stage = living.get(&row.name).copied().unwrap_or_default().streams;
+        for (stage, count) in Stage::ALL.iter().zip(by_stage) {
+            live.add(&[("listener", &row.name), ("stage", stage.as_str())], count)?;
+        }
     }
     Ok(())
 }
