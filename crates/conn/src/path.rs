@@ -37,7 +37,8 @@ pub(crate) fn serve(
     });
     let seat = Seat::new(worker, record);
     async move {
-        let lifetime = Lifetime::new(seat.record(), &listener.timeouts, listener.protocol.leaves_when_asked());
+        let lifetime =
+            Lifetime::new(seat.record(), &listener.timeouts, listener.protocol.leaves_when_asked());
         // admit, settle, identify: nothing of it is carried by a connection that is past it
         let mut begun = match begin(accepted, listener, &seat) {
             Ok(begun) => begun,

@@ -162,7 +162,8 @@ fn streams(
     living: &BTreeMap<Box<str>, Living>,
 ) -> fmt::Result {
     let many = || listeners.iter().filter(|(row, _)| row.protocol == "http");
-    let mut opened = series.counter("tieline_streams_opened", "Streams opened inside connections (HTTP/2)")?;
+    let mut opened =
+        series.counter("tieline_streams_opened", "Streams opened inside connections (HTTP/2)")?;
     for (row, meter) in many() {
         opened.add(&[("listener", &row.name)], meter.streams_opened)?;
     }
