@@ -33,8 +33,8 @@ pub enum FilterError {
     Value(&'static str, String),
 }
 
-const KEYS: &str = "id, parent, listener, protocol, identity, remote, sni, route, upstream, endpoint, stage, worker, \
-                    generation, reason, age, idle, bytes";
+const KEYS: &str = "id, parent, listener, protocol, identity, remote, sni, route, upstream, endpoint, stage, \
+                    worker, generation, reason, age, idle, bytes";
 
 #[derive(Clone, PartialEq, Debug)]
 enum Term {
