@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tieline_base::{ClientAddr, Clock, Fault, Generation, Moment, Reason, Stage, Whose, format_duration};
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
-use tieline_pool::{Event, Lease, Reuse, Why};
+use tieline_pool::{Ask, Event, Lease, Reuse, Why};
 use tieline_registry::{Chosen, Exchanged, Record, UpstreamRow, Verdict};
 use tieline_transport::tls::Handshake;
 use tieline_transport::{Hello, Io};
@@ -174,31 +174,38 @@ impl Connection {
     pub async fn open(&self, route: Option<Arc<Route>>, reuse: Reuse, io: &Io) -> Result<Exchange, Fault> {
         // What follows, up to the wait for an endpoint, takes no time worth telling apart.
         let now = Clock::now();
-        let (route, permit) = self.decide(route, now)?;
-        let lease = self.acquire(&route, &permit, reuse, io, now).await?;
+        let client = self.record.client();
+        let (route, permit) = self.decide(route, client, now)?;
+        let ask = Ask { hash: self.hash(&route.hash_by, client), reuse };
+        let lease = self.acquire(&route, &permit, ask, io, now).await?;
         Ok(Exchange { route, permit, lease })
     }
 
-    /// The first half of [`Connection::open`]: whether the exchange may take `route`, `now`.
+    /// The first half of [`Connection::open`]: whether an exchange for `client` may take `route`, `now`.
     ///
     /// # Errors
     /// Nothing leads there, or not for this client, or not at this time.
-    pub fn decide(&self, route: Option<Arc<Route>>, now: Moment) -> Result<(Arc<Route>, Permit), Fault> {
+    pub fn decide(
+        &self,
+        route: Option<Arc<Route>>,
+        client: ClientAddr,
+        now: Moment,
+    ) -> Result<(Arc<Route>, Permit), Fault> {
         let record = &self.record;
         record.enter(Stage::Route, now);
         let route = route.ok_or_else(no_route)?;
         record.set_route(&route.row);
 
         record.enter(Stage::Authorize, now);
-        let permit = self.authorize(&route)?;
+        let permit = self.authorize(&route, client)?;
         if let Some(schedule) = &route.schedule {
             record.schedule(scheduled(schedule, &route)?);
         }
         Ok((route, permit))
     }
 
-    fn authorize(&self, route: &Route) -> Result<Permit, Fault> {
-        let subject = Subject { client: self.record.client(), identity: &self.identity };
+    fn authorize(&self, route: &Route, client: ClientAddr) -> Result<Permit, Fault> {
+        let subject = Subject { client, identity: &self.identity };
         let denied =
             |error| Fault::new(Stage::Authorize, Whose::Client, Reason::RefusedPolicy).because(error);
         route.rule.decide(&subject).map_err(denied)
@@ -222,7 +229,7 @@ impl Connection {
         &self,
         route: &Route,
         permit: &Permit,
-        reuse: Reuse,
+        ask: Ask,
         io: &Io,
         started: Moment,
     ) -> Result<Lease, Fault> {
@@ -231,7 +238,6 @@ impl Connection {
         let (Some(upstream), Some(row)) = (&route.upstream, &route.row.upstream) else {
             return Err(no_route());
         };
-        let ask = tieline_pool::Ask { hash: self.hash(route.hash_by), reuse };
         let mut why = None;
         let mut observe = |event: Event<'_>| self.observe(event, row, &mut why);
         let leased = tokio::select! {
@@ -273,10 +279,14 @@ impl Connection {
         }
     }
 
-    fn hash(&self, by: HashBy) -> u64 {
+    /// The key that the `hash` balance goes by, as far as it is the connection's: of what a request carries
+    /// its protocol knows more.
+    pub fn hash(&self, by: &HashBy, client: ClientAddr) -> u64 {
         match by {
             HashBy::Nothing => 0,
-            HashBy::Remote => self.record.client().ip().map_or(0, |ip| stable_key(&ip.to_string())),
+            HashBy::Remote | HashBy::Field(_) | HashBy::Cookie(_) => {
+                client.ip().map_or(0, |ip| stable_key(&ip.to_string()))
+            }
             HashBy::ServerName => stable_key(self.server_name().unwrap_or_default()),
         }
     }

@@ -86,7 +86,7 @@ pub struct Route {
 }
 
 /// What the `hash` balance goes by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HashBy {
     /// Another balance: nothing is hashed.
     Nothing,
@@ -94,6 +94,10 @@ pub enum HashBy {
     Remote,
     /// The TLS hello's server name.
     ServerName,
+    /// The value of this field of a request; the client's IP address where it has none.
+    Field(Box<str>),
+    /// The value of this cookie of a request; the client's IP address where it has none.
+    Cookie(Box<str>),
 }
 
 impl std::fmt::Debug for Route {

@@ -59,7 +59,7 @@ pub(crate) fn route(registry: &Registry, record: &Record, name: &str, endpoint: 
     let upstream = registry.upstream(name);
     let (rule, grace) = ("access = \"public\"".into(), Duration::from_secs(5));
     record.enter(Stage::Route, Clock::now());
-    record.set_route(&Arc::new(RouteRow { name: name.into(), rule, grace, upstream: Some(upstream) }));
+    record.set_route(&Arc::new(RouteRow { name: name.into(), identity: name.into(), rule, grace, upstream: Some(upstream) }));
     record.set_chosen(Chosen { endpoint: endpoint.into(), why: Box::new("the only one") });
 }
 
@@ -69,6 +69,7 @@ pub(crate) fn exchange(record: &Record) -> Exchanged {
         connection: record.id(),
         stream: None,
         number: 0,
+        client: record.client(),
         began: record.opened(),
         ended: Clock::now(),
         acquired_after: Some(Duration::from_millis(1)),
@@ -77,6 +78,7 @@ pub(crate) fn exchange(record: &Record) -> Exchanged {
         endpoint: record.endpoint(),
         asked: Asked::new("GET", "shop.example", "/cart?a=1"),
         tag: 0x2a,
+        called: None,
         status: Some(200),
         bytes_up: 17,
         bytes_down: 4_711,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{ConnectionId, Moment, Reason};
+use tieline_base::{ClientAddr, ConnectionId, Moment, Reason};
 
 use crate::meter::RouteRow;
 
@@ -16,6 +16,8 @@ pub struct Exchanged {
     pub stream: Option<ConnectionId>,
     /// Which one of its connection it was, from 1; 0 until the table has it.
     pub number: u32,
+    /// For whom it was asked.
+    pub client: ClientAddr,
     /// When its first byte came.
     pub began: Moment,
     /// When its last byte went, or it was given up.
@@ -32,6 +34,8 @@ pub struct Exchanged {
     pub asked: Asked,
     /// What both sides were told to call it by; 0 if neither was told.
     pub tag: u64,
+    /// What a trusted forwarder calls it, where one does; it counts before the tag.
+    pub called: Option<Box<str>>,
     /// The code that the client was answered with.
     pub status: Option<u16>,
     /// Bytes from the client, heads included.

@@ -24,6 +24,9 @@ pub struct ListenerRow {
 pub struct RouteRow {
     /// Its name, unique within its listener.
     pub name: Box<str>,
+    /// What makes it the same route over reloads: its name if the config gives it one, else what it takes. A
+    /// name that is made up may be another route's after a reload.
+    pub identity: Box<str>,
     /// The rule that let its connections in, and that rule's place in the config.
     pub rule: Box<str>,
     /// What its live connections may still take when its schedule closes or a reload removes it.

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{
-    AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
@@ -69,6 +69,8 @@ pub struct Record {
     marks_us: [AtomicU32; Stage::ALL.len()],
     settled: OnceLock<Box<Settled>>,
     bearing: Lock<Bearing>,
+    /// Whether its exchange has a client of its own.
+    spoken_for: AtomicBool,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     moved_at: AtomicU64,
@@ -88,6 +90,7 @@ pub struct Record {
 struct Bearing {
     route: Option<Arc<RouteRow>>,
     chosen: Option<Chosen>,
+    client: Option<ClientAddr>,
 }
 
 /// Held for a copy or a push, and nearly always by the connection's own worker: never on the way of bytes.
@@ -107,6 +110,7 @@ impl Record {
             marks_us: [const { AtomicU32::new(0) }; Stage::ALL.len()],
             settled: OnceLock::new(),
             bearing: Lock::default(),
+            spoken_for: AtomicBool::new(false),
             bytes_up: AtomicU64::new(0),
             bytes_down: AtomicU64::new(0),
             moved_at: AtomicU64::new(opened.0),
@@ -161,8 +165,16 @@ impl Record {
         self.parent().map_or(self, |parent| parent).settled.get().map(|settled| &**settled)
     }
 
-    /// Who speaks: whom a trusted PROXY header names, else the socket's peer.
+    /// For whom its exchange speaks, or the last one did: whom a trusted forwarder names, else its
+    /// [`Record::sender`].
     pub fn client(&self) -> ClientAddr {
+        let named = || self.bearing().client;
+        let named = if self.spoken_for.load(Relaxed) { named() } else { None };
+        named.unwrap_or_else(|| self.sender())
+    }
+
+    /// Who holds the connection: whom a trusted PROXY header names, else the socket's peer.
+    pub fn sender(&self) -> ClientAddr {
         self.first_bytes().and_then(|settled| settled.proxied).unwrap_or(self.opening.client)
     }
 
@@ -240,6 +252,14 @@ impl Record {
         let mut bearing = self.bearing();
         if bearing.route.as_ref().is_none_or(|standing| !Arc::ptr_eq(standing, route)) {
             bearing.route = Some(route.clone());
+        }
+    }
+
+    /// Notes for whom its exchange speaks, as a trusted forwarder says; `None`: for its sender.
+    pub fn set_client(&self, client: Option<ClientAddr>) {
+        if client.is_some() || self.spoken_for.load(Relaxed) {
+            self.bearing().client = client;
+            self.spoken_for.store(client.is_some(), Relaxed);
         }
     }
 

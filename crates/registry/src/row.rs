@@ -23,9 +23,9 @@ pub struct Row {
     pub listener: String,
     /// What its bytes mean.
     pub protocol: &'static str,
-    /// Who speaks: whom a trusted PROXY header names, else the socket's peer.
+    /// Who speaks: whom a trusted forwarder or PROXY header names, else the socket's peer.
     pub client: String,
-    /// The socket's peer, where a PROXY header names somebody else.
+    /// The socket's peer, where somebody else is named as the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// Who was proved; nobody in this version.
@@ -105,6 +105,9 @@ pub struct ExchangeRow {
     /// The id of the row of its own that it had inside the connection, if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<u64>,
+    /// For whom it was asked, where a trusted forwarder named somebody else than the connection's peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// When it began, in seconds since the connection was accepted.
     pub at_seconds: f64,
     /// How long it took.
@@ -140,6 +143,7 @@ impl ExchangeRow {
         ExchangeRow {
             number: exchanged.number,
             stream: exchanged.stream.map(|id| id.0),
+            client: (exchanged.client != record.sender()).then(|| exchanged.client.to_string()),
             at_seconds: exchanged.began.since(record.opened()).as_secs_f64(),
             duration_seconds: exchanged.ended.since(exchanged.began).as_secs_f64(),
             asked: format!("{} {}{}", asked.verb(), asked.host(), asked.target()).trim().to_owned(),
@@ -235,8 +239,8 @@ fn detail(record: &Record, stage: Stage) -> Option<String> {
         }
         Stage::Accept => Some(format!("from {} by listener \"{}\"", record.peer(), record.listener().name)),
         Stage::Settle => record.sni().map(|sni| format!("TLS hello for \"{sni}\"")),
-        Stage::Identify if record.client() != record.peer() => {
-            Some(format!("speaks for {} by its PROXY header", record.client()))
+        Stage::Identify if record.sender() != record.peer() => {
+            Some(format!("speaks for {} by its PROXY header", record.sender()))
         }
         Stage::Route => record.route().map(|route| format!("route \"{}\"", route.name)),
         // Only who was let in went further; of others the end says which rule it was.

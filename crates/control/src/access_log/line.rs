@@ -1,5 +1,6 @@
 //! One connection that ended, as one line of JSON.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
@@ -18,7 +19,7 @@ struct Line<'r> {
     id: u64,
     listener: &'r str,
     protocol: &'static str,
-    /// Who spoke: whom a trusted PROXY header named, else the socket's peer.
+    /// Who spoke: whom a trusted forwarder or PROXY header named, else the socket's peer.
     client: Shown<ClientAddr>,
     /// The socket's peer.
     peer: Shown<ClientAddr>,
@@ -65,7 +66,7 @@ struct ExchangeLine<'r> {
     status: Option<u16>,
     reason: &'static str,
     detail: Option<&'r str>,
-    request_id: Option<String>,
+    request_id: Option<Cow<'r, str>>,
     /// From its first byte to its end.
     duration_ms: f64,
     /// How long it waited for its upstream connection.
@@ -111,7 +112,7 @@ impl<'r> ExchangeLine<'r> {
             exchange: exchanged.number,
             listener: &record.listener().name,
             protocol: record.listener().protocol,
-            client: Shown(record.client()),
+            client: Shown(exchanged.client),
             peer: Shown(record.peer()),
             sni: record.sni(),
             route: route.map(|route| &*route.name),
@@ -123,7 +124,7 @@ impl<'r> ExchangeLine<'r> {
             status: exchanged.status,
             reason: exchanged.reason.as_str(),
             detail: exchanged.detail.as_deref(),
-            request_id: (exchanged.tag != 0).then(|| format!("{:016x}", exchanged.tag)),
+            request_id: request_id(exchanged),
             duration_ms: ms(exchanged.ended.since(exchanged.began)),
             acquire_ms: exchanged.acquired_after.map(ms),
             first_byte_ms: exchanged.answered_after.map(ms),
@@ -134,6 +135,12 @@ impl<'r> ExchangeLine<'r> {
             worker: record.worker().0,
         }
     }
+}
+
+/// What the exchange is called on both sides.
+fn request_id(exchanged: &Exchanged) -> Option<Cow<'_, str>> {
+    let ours = || (exchanged.tag != 0).then(|| format!("{:016x}", exchanged.tag).into());
+    exchanged.called.as_deref().map(Cow::Borrowed).or_else(ours)
 }
 
 impl<'r> Line<'r> {

@@ -29,9 +29,9 @@ pub(super) struct RowShape {
     listener: String,
     /// What its bytes mean.
     protocol: String,
-    /// Who speaks: whom a trusted PROXY header names, else the socket's peer.
+    /// Who speaks: whom a trusted forwarder or PROXY header names, else the socket's peer.
     client: String,
-    /// The socket's peer, where a PROXY header names somebody else.
+    /// The socket's peer, where somebody else is named as the client.
     #[schema(nullable = false)]
     peer: Option<String>,
     /// Who was proved; null for nobody.
@@ -93,6 +93,9 @@ pub(super) struct ExchangeShape {
     /// The id of the row of its own that it had inside the connection, if it had one.
     #[schema(nullable = false)]
     stream: Option<u64>,
+    /// For whom it was asked, where a trusted forwarder named somebody else than the connection's peer.
+    #[schema(nullable = false)]
+    client: Option<String>,
     /// When it began, in seconds since the connection was accepted.
     at_seconds: f64,
     /// How long it took.
