@@ -42,12 +42,15 @@ fn protocol(listener: &config::Listener, routes: Routes<'_>, live: &config::Live
     }
 }
 
-/// The routes of a listener as the config has them, each compiled.
-type Routes<'c> = Vec<(&'c config::Route, Arc<Route>)>;
+/// The routes of a listener as the config has them, each compiled: once for every upstream that it leads to, with
+/// that upstream's part of the requests.
+type Routes<'c> = Vec<(&'c config::Route, Vec<(u32, Arc<Route>)>)>;
 
 fn relay(routes: Routes<'_>) -> Relay {
     let mut router = Router::new();
-    for (written, route) in routes {
+    for (written, shares) in routes {
+        // `check` has seen to it that there is no other.
+        let Some((_, route)) = shares.into_iter().next() else { continue };
         let names: Vec<String> = written.sni.iter().map(ToString::to_string).collect();
         router.add(names.iter().map(String::as_str), route);
     }
@@ -55,15 +58,21 @@ fn relay(routes: Routes<'_>) -> Relay {
 }
 
 fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) -> Http {
-    let target = |(written, route): (&config::Route, Arc<Route>)| {
-        let upstream = written.upstream().and_then(|name| live.upstream(name));
-        let target = http::Target {
+    let target = |written: &config::Route, route: Arc<Route>| {
+        let upstream = route.row.upstream_name().and_then(|name| live.upstream(name));
+        Arc::new(http::Target {
             route,
             action: action(&written.action),
             first_byte: upstream.map_or(Duration::ZERO, |upstream| upstream.first_byte_timeout),
             gap: upstream.map_or(Duration::ZERO, |upstream| upstream.gap_timeout),
-        };
-        (http_match(&written.matches), Arc::new(target))
+        })
+    };
+    let split = |(written, shares): (&config::Route, Vec<(u32, Arc<Route>)>)| {
+        let share = |(weight, route)| http::Share { weight, target: target(written, route) };
+        let mut shares = shares.into_iter().map(share);
+        let by = written.split_by.as_ref().map_or(HashBy::Nothing, hash_by);
+        let split = http::Split::new(shares.next()?, shares.collect(), by);
+        Some((http_match(&written.matches), split))
     };
     let settings = http::Settings {
         limits: http::Limits {
@@ -76,9 +85,15 @@ fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) ->
         body_gap: listener.timeouts.body_gap,
         idle: listener.timeouts.idle,
         tunnel_idle: listener.timeouts.tunnel_idle,
+        trusted: listener.trusted_forwarders.iter().copied().collect(),
+        tell: match listener.forwarded {
+            config::Tell::XForwarded => http::Tell::XForwarded,
+            config::Tell::Forwarded => http::Tell::Forwarded,
+            config::Tell::Both => http::Tell::Both,
+        },
         node: node(),
     };
-    Http::new(http::Site::new(routes.into_iter().map(target).collect()), settings)
+    Http::new(http::Site::new(routes.into_iter().filter_map(split).collect()), settings)
 }
 
 fn bytes(size: Bytes) -> usize {
@@ -307,8 +322,8 @@ impl Assembly {
     fn listener(&mut self, listener: &config::Listener, live: &config::Live) -> Listener {
         let trusted = listener.proxy_protocol.as_ref().map(|trusted| trusted.0.iter().copied().collect());
         // `check` has seen to it that the upstreams exist.
-        let compiled = |route| Some((route, Arc::new(self.route(route, live)?)));
-        let routes: Routes<'_> = listener.routes.iter().filter_map(compiled).collect();
+        let routes: Routes<'_> =
+            listener.routes.iter().map(|route| (route, self.shares(route, live))).collect();
         Listener {
             row: self.registry.listener(&listener.name, listener.protocol.as_str()),
             doors: door_keys(listener).filter_map(|key| self.doors.get(&key).cloned()).collect(),
@@ -331,12 +346,21 @@ impl Assembly {
         }
     }
 
-    fn route(&self, route: &config::Route, live: &config::Live) -> Option<Route> {
-        let described = route.upstream().and_then(|name| live.upstream(name));
-        let upstream = described.and_then(|described| self.upstreams.get(described.name.as_str())).cloned();
-        if route.upstream().is_some() && upstream.is_none() {
-            return None;
+    /// A route once for every upstream that it leads to, or once if it answers itself.
+    fn shares(&self, route: &config::Route, live: &config::Live) -> Vec<(u32, Arc<Route>)> {
+        if route.shares().is_empty() {
+            return vec![(1, Arc::new(self.route(route, None)))];
         }
+        let share = |share: &config::Share| {
+            let upstream = live.upstream(&share.upstream)?;
+            Some((share.weight, Arc::new(self.route(route, Some(upstream)))))
+        };
+        route.shares().iter().filter_map(share).collect()
+    }
+
+    fn route(&self, route: &config::Route, described: Option<&config::Upstream>) -> Route {
+        let name = described.map_or("", |described| &described.name);
+        let upstream = self.upstreams.get(name).cloned();
         let access = match &route.access {
             config::Access::Public => Access::Public,
             config::Access::Policy { from } => {
@@ -344,20 +368,20 @@ impl Assembly {
             }
         };
         let place = format!("{}:{}", self.file, route.place.line);
-        let rule = Rule::new(&route.name, &route.upstream, &place, access);
-        Some(Route {
+        let rule = Rule::new(&route.name, name, &place, access);
+        Route {
             row: Arc::new(RouteRow {
                 name: route.name.as_str().into(),
+                identity: route.identity().into(),
                 rule: rule.to_string().into(),
                 grace: route.grace,
-                upstream: route.upstream().map(|name| self.registry.upstream(name)),
+                upstream: described.map(|described| self.registry.upstream(&described.name)),
             }),
             rule,
             upstream,
             schedule: route.schedule.clone(),
-            hash_by: match described.map(|described| described.balance) {
-                Some(config::Balance::Hash(config::HashBy::Remote)) => HashBy::Remote,
-                Some(config::Balance::Hash(config::HashBy::Sni)) => HashBy::ServerName,
+            hash_by: match described.map(|described| &described.balance) {
+                Some(config::Balance::Hash(by)) => hash_by(by),
                 _ => HashBy::Nothing,
             },
             announce: match described.map(|described| described.proxy_protocol) {
@@ -365,7 +389,16 @@ impl Assembly {
                 Some(config::ProxyProtocolOut::V1) => Some(proxy::Version::V1),
                 Some(config::ProxyProtocolOut::V2) => Some(proxy::Version::V2),
             },
-        })
+        }
+    }
+}
+
+fn hash_by(written: &config::HashBy) -> HashBy {
+    match written {
+        config::HashBy::Remote => HashBy::Remote,
+        config::HashBy::Sni => HashBy::ServerName,
+        config::HashBy::Header(name) => HashBy::Field(name.as_str().into()),
+        config::HashBy::Cookie(name) => HashBy::Cookie(name.as_str().into()),
     }
 }
 
@@ -389,7 +422,7 @@ fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
     Settings {
         name: upstream.name.clone(),
         endpoints: endpoints.collect(),
-        balance: match upstream.balance {
+        balance: match &upstream.balance {
             config::Balance::PeakEwma => Balance::PeakEwma,
             config::Balance::LeastRequests => Balance::LeastRequests,
             config::Balance::RoundRobin => Balance::RoundRobin,

@@ -115,6 +115,8 @@ impl ClientAddr {
 impl fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Known by the word of a forwarder, which does not know the port.
+            ClientAddr::Socket(socket) if socket.port() == 0 => socket.ip().fmt(f),
             ClientAddr::Socket(socket) => socket.fmt(f),
             ClientAddr::Unix => f.write_str("unix"),
         }

@@ -5,16 +5,28 @@ use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::Protocol;
 use crate::target::Target;
+use crate::value::Value;
 
 /// What a route does with what it takes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Sends it to this upstream: one of the config's.
-    Upstream(String),
+    /// Sends it to one of these upstreams of the config; there is one at least.
+    Upstream(Vec<Share>),
     /// Tells the client to ask elsewhere.
     Redirect(Redirect),
     /// Answers by itself.
     Respond(Respond),
+}
+
+/// An upstream, and its part of the requests of a route.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// The upstream's name.
+    pub upstream: String,
+    /// Its part of the sum of all weights; 0: none.
+    pub weight: u32,
+    /// Where it is named.
+    pub place: Place,
 }
 
 /// The answer that tells a client to ask elsewhere.
@@ -52,8 +64,7 @@ pub(crate) fn read(
     let keys = ["upstream", "redirect", "respond"];
     let written: Vec<_> = keys.into_iter().filter(|key| fields.has(key)).collect();
     let lacking = keys.iter().all(|key| fields.lacks(key));
-    let upstream = fields.take::<String>("upstream");
-    let upstream = upstream.map(|Taken { value, place, .. }| Spot { value: Action::Upstream(value), place });
+    let upstream = fields.take::<Value>("upstream").and_then(|taken| upstream(taken, problems));
     let redirect = fields.table_if_written("redirect").and_then(|table| redirect(table, problems));
     let respond = fields.table_if_written("respond").and_then(|table| respond(table, problems));
     match written[..] {
@@ -74,6 +85,40 @@ fn nothing(place: Place, protocol: Option<Protocol>, problems: &mut Problems) {
         Some(Protocol::Http) => "write upstream = \"orders\", or answer with `redirect` or `respond`",
         _ => "write upstream = \"orders\"",
     });
+}
+
+/// `"orders"`, or tables with a `name` and a `weight`.
+fn upstream(Taken { value, place, .. }: Taken<Value>, problems: &mut Problems) -> Option<Spot<Action>> {
+    let items = match value {
+        Value::Text(upstream) => {
+            let only = Share { upstream, weight: 1, place };
+            return Some(Spot { value: Action::Upstream(vec![only]), place });
+        }
+        Value::List(items) => items,
+        _ => return None,
+    };
+    let mut shares: Vec<Share> = Vec::with_capacity(items.len());
+    for share in items.into_iter().filter_map(share) {
+        match shares.iter().find(|other| other.upstream == share.upstream) {
+            Some(_) => {
+                let message = format!("`upstream` names \"{}\" twice", share.upstream);
+                problems.error(share.place, message).hint("add their weights");
+            }
+            None => shares.push(share),
+        }
+    }
+    if !shares.is_empty() && shares.iter().all(|share| share.weight == 0) {
+        problems.error(place, "`upstream` has no share with a weight above 0, so requests go nowhere");
+    }
+    (!shares.is_empty()).then_some(Spot { value: Action::Upstream(shares), place })
+}
+
+fn share(item: Spot<Value>) -> Option<Share> {
+    let Value::Table(mut fields) = item.value else { return None };
+    let (name, weight) = (fields.take::<String>("name"), fields.whole("weight"));
+    fields.done();
+    let name = name?;
+    Some(Share { upstream: name.value, weight: weight.unwrap_or(1), place: name.place })
 }
 
 fn redirect(mut fields: Fields, problems: &mut Problems) -> Option<Spot<Action>> {

@@ -114,6 +114,12 @@ impl Fields {
         !self.has(name) && !self.mistyped.contains(&name)
     }
 
+    /// Whether the value of the key `name` is an array; to be asked before it is taken.
+    pub(crate) fn is_list(&self, name: &str) -> bool {
+        let is_list = |field: &Field| matches!(field.value, Some(Value::List(_)));
+        self.fields.iter().any(|field| field.key.name == name && is_list(field))
+    }
+
     /// The keys within the table that are for some protocols alone; to be asked before any is taken.
     pub(crate) fn confined(&self) -> Vec<Confined> {
         let mut found = Vec::new();

@@ -96,6 +96,8 @@ pub enum Kind {
     Method,
     /// Conditions of fields or parameters: a table from name to the exact value, or `"*"` for any.
     Conditions(Of),
+    /// By what a choice is the same again, `"header:x-user"`.
+    HashBy,
     /// Where a redirect leads, `"https://{host}{path}"`.
     Target,
     /// Any text.
@@ -213,6 +215,7 @@ impl Kind {
             Kind::Method => "a method like \"GET\"".into(),
             Kind::Conditions(Of::Fields) => "a table of fields like { x-version = \"2\" }".into(),
             Kind::Conditions(Of::Parameters) => "a table of parameters like { version = \"2\" }".into(),
+            Kind::HashBy => "\"remote\", \"sni\", \"header:NAME\" or \"cookie:NAME\"".into(),
             Kind::Target => "a URL like \"https://{host}{path}\"".into(),
             Kind::Text => "a text".into(),
             Kind::MediaType => "a media type like \"text/plain\"".into(),

@@ -18,7 +18,7 @@ use crate::protocol::{Protocol, quoted};
 use crate::route::{self, Draft, Route};
 use crate::tls::{self, ListenerTls};
 use crate::value::Value;
-use crate::words::ProxyProtocolIn;
+use crate::words::{ProxyProtocolIn, Tell};
 
 /// Where connections are accepted, by which protocol and under which limits.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,6 +37,8 @@ pub struct Listener {
     pub proxy_protocol: Option<Trusted>,
     /// Whose `Forwarded` and `X-Forwarded-For` are believed; nobody's where it is empty.
     pub trusted_forwarders: Vec<IpNet>,
+    /// By which fields upstreams are told where a request comes from.
+    pub forwarded: Tell,
     /// How many connections are let in.
     pub limits: Limits,
     /// How long things may take.
@@ -126,6 +128,7 @@ pub(crate) fn read(
     let limits = limits(fields.table("limits"), problems);
     let timeouts = timeouts(fields.table("timeouts"), protocol, problems);
     let trusted_forwarders = trusted_forwarders(&mut fields, problems);
+    let forwarded = fields.word("forwarded", Tell::from_word).unwrap_or(Tell::XForwarded);
     let keepalive = match fields.maybe::<Value>("keepalive") {
         Some(Value::Duration(idle)) => Some(idle),
         _ => None,
@@ -145,6 +148,7 @@ pub(crate) fn read(
         tls: tls.map(|tls| tls.value),
         proxy_protocol,
         trusted_forwarders,
+        forwarded,
         limits,
         timeouts,
         keepalive,
@@ -343,7 +347,7 @@ fn tell_of_equals(drafts: &[Draft], problems: &mut Problems) {
 /// What a route is called where nobody named it.
 fn usual_name(action: &Action) -> &str {
     match action {
-        Action::Upstream(name) => name,
+        Action::Upstream(shares) => shares.first().map_or("", |share| &share.upstream),
         Action::Redirect(_) => "redirect",
         Action::Respond(_) => "respond",
     }
@@ -359,6 +363,7 @@ fn name(drafts: &mut [Draft], problems: &mut Problems) {
                 .error(name.place, format!("another route of this listener is called \"{}\"", name.value));
         }
         draft.route.name = name.value.clone();
+        draft.route.named = true;
     }
     let mut counts: HashMap<String, usize> = HashMap::new();
     for draft in drafts.iter_mut().filter(|draft| draft.name.is_none()) {

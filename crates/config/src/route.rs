@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::action::{self, Action};
+use crate::action::{self, Action, Share};
 use crate::fields::Fields;
+use crate::hash_by::HashBy;
 use crate::http_match::{self, HttpMatch};
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
@@ -19,6 +20,8 @@ use crate::words::AccessWord;
 pub struct Route {
     /// Its name: no other route of the listener bears it.
     pub name: String,
+    /// Whether the file gives it that name.
+    pub named: bool,
     /// Where it stands.
     pub place: Place,
     /// The names it takes; none: whatever no other route takes.
@@ -27,8 +30,8 @@ pub struct Route {
     pub matches: HttpMatch,
     /// What it does with what it takes.
     pub action: Action,
-    /// The upstream of its action: one of the config's, or empty where the action has none.
-    pub upstream: String,
+    /// By what requests are shared among its upstreams; none: each is drawn anew.
+    pub split_by: Option<HashBy>,
     /// Who decides about its connections.
     pub access: Access,
     /// When it is open; none: always.
@@ -38,12 +41,22 @@ pub struct Route {
 }
 
 impl Route {
-    /// The upstream it leads to, if it leads to one.
-    pub fn upstream(&self) -> Option<&str> {
+    /// The upstreams that it leads to: none if it answers itself.
+    pub fn shares(&self) -> &[Share] {
         match &self.action {
-            Action::Upstream(name) => Some(name),
-            Action::Redirect(_) | Action::Respond(_) => None,
+            Action::Upstream(shares) => shares,
+            Action::Redirect(_) | Action::Respond(_) => &[],
         }
+    }
+
+    /// The names of the upstreams that it leads to.
+    pub fn upstreams(&self) -> impl Iterator<Item = &str> {
+        self.shares().iter().map(|share| share.upstream.as_str())
+    }
+
+    /// What makes it the same route in two configs: its name if the file gives it one, else what it takes.
+    pub fn identity(&self) -> String {
+        if self.named { self.name.clone() } else { format!("{:?}", self.matches.unnamed()) }
     }
 }
 
@@ -62,8 +75,6 @@ pub enum Access {
 /// A route as it stands in the file: its name may be missing, its upstream may not exist.
 pub(crate) struct Draft {
     pub(crate) name: Option<Spot<String>>,
-    /// Where its action is written.
-    pub(crate) action_place: Place,
     pub(crate) sni: Vec<Spot<Sni>>,
     /// Whether it names no `sni` at all, not even one that was refused.
     pub(crate) takes_all: bool,
@@ -82,24 +93,37 @@ pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mu
     let match_sound =
         ["host", "path", "method", "headers", "query"].iter().all(|key| fields.is_sound_at(key));
     let matches = http_match::read(&mut fields, problems);
+    let split_by = split_by(&mut fields, problems);
     let action = action::read(&mut fields, protocol, problems);
     let access = access(&mut fields, place, problems);
     let schedule = schedule(fields.list("schedule"), problems);
     let grace = fields.value("grace");
     fields.done();
-    let Spot { value: action, place: action_place } = action?;
+    let action = action?.value;
     let route = Route {
         name: String::new(),
+        named: false,
         place,
         sni: sni.iter().map(|sni| sni.value.clone()).collect(),
         matches,
-        upstream: if let Action::Upstream(name) = &action { name.clone() } else { String::new() },
+        split_by,
         action,
         access,
         schedule,
         grace,
     };
-    Some(Draft { name, action_place, sni, takes_all, match_sound, route })
+    Some(Draft { name, sni, takes_all, match_sound, route })
+}
+
+fn split_by(fields: &mut Fields, problems: &mut Problems) -> Option<HashBy> {
+    let place = fields.place_of("split_by");
+    let shared = fields.is_list("upstream") || !fields.is_sound_at("upstream");
+    let split_by = fields.maybe("split_by");
+    if split_by.is_some() && !shared {
+        let error = problems.error(place, "`split_by` means nothing with one upstream");
+        error.hint("write upstream = [{ name = \"a\", weight = 95 }, { name = \"b\", weight = 5 }]");
+    }
+    split_by
 }
 
 fn access(fields: &mut Fields, place: Place, problems: &mut Problems) -> Access {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tieline_base::{Address, Percent};
 
 use crate::fields::{Confined, Fields, Taken};
+use crate::hash_by::HashBy;
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::tls::{self, UpstreamTls};
 use crate::value::Value;
-use crate::words::{BalanceWord, HashBy, ProxyProtocolOut};
+use crate::words::{BalanceWord, ProxyProtocolOut};
 
 /// A set of endpoints that do the same work.
 #[derive(Clone, PartialEq, Debug)]
@@ -66,7 +67,7 @@ pub struct Endpoint {
 }
 
 /// How an endpoint is chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Balance {
     /// The faster of two random ones.
     PeakEwma,
@@ -230,7 +231,7 @@ fn endpoint(item: Spot<Value>, size: Option<u32>, problems: &mut Problems) -> Op
 fn balance(fields: &mut Fields, problems: &mut Problems) -> Balance {
     let word = fields.word("balance", BalanceWord::from_word);
     let (place, hash_written) = (fields.place_of("hash_by"), fields.has("hash_by"));
-    let hash_by = fields.word("hash_by", HashBy::from_word).unwrap_or(HashBy::Remote);
+    let hash_by = fields.value("hash_by");
     if hash_written && word.is_some_and(|word| word != BalanceWord::Hash) {
         problems.error(place, "`hash_by` means nothing without balance = \"hash\"");
     }

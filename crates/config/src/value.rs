@@ -9,6 +9,7 @@ use tieline_base::{Address, Bytes, Percent, Rate, format_duration, is_host_name,
 
 use crate::bind::BindAddress;
 use crate::fields::Fields;
+use crate::hash_by::HashBy;
 use crate::host::HostPattern;
 use crate::http_match::{self, Condition};
 use crate::key::{DURATION_MAX, Kind, one_of};
@@ -35,6 +36,7 @@ pub(crate) enum Value {
     Host(HostPattern),
     PathPattern(PathPattern),
     Conditions(Vec<Condition>),
+    HashBy(HashBy),
     Target(Target),
     Path(PathBuf),
     Bind(BindAddress),
@@ -210,6 +212,7 @@ fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
         Kind::Host => text.parse().map(Value::Host).map_err(Wrong::because),
         Kind::PathPattern => text.parse().map(Value::PathPattern).map_err(Wrong::because),
         Kind::Method => method(text).map(Value::Text),
+        Kind::HashBy => text.parse().map(Value::HashBy).map_err(Wrong::because),
         Kind::Target => text.parse().map(Value::Target).map_err(Wrong::because),
         Kind::Text => Ok(Value::Text(text.into())),
         Kind::MediaType => media_type(text).map(Value::Text),
@@ -464,6 +467,7 @@ of! {
     Host(HostPattern) or HostPattern::Exact(String::new()),
     PathPattern(PathPattern) or PathPattern { exact: false, segments: Vec::new() },
     Conditions(Vec<Condition>) or Vec::new(),
+    HashBy(HashBy) or HashBy::Remote,
     Target(Target) or Target { parts: Vec::new() },
     Path(PathBuf) or PathBuf::new(),
     Bind(BindAddress) or BindAddress::Unix(PathBuf::new()),

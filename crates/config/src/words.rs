@@ -157,12 +157,14 @@ words! {
 }
 
 words! {
-    /// What `balance = "hash"` hashes.
-    pub HashBy {
-        /// The client's IP address.
-        Remote = "remote",
-        /// The name that a TLS client asks for; clients that ask for none count as one.
-        Sni = "sni",
+    /// By which fields upstreams are told where a request comes from.
+    pub Tell {
+        /// `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Real-IP`.
+        XForwarded = "x-forwarded",
+        /// `Forwarded` (RFC 7239).
+        Forwarded = "forwarded",
+        /// All of them.
+        Both = "both",
     }
 }
 

@@ -109,11 +109,15 @@ fn an_http_route_is_what_its_keys_say() {
 fn an_http_route_has_one_action() {
     let config = config(EVERY_KEY);
     let [first, healthz, all, old] = &config.live.listener("web").unwrap().routes[..] else { panic!() };
-    assert_eq!((first.upstream(), first.upstream.as_str()), (Some("web"), "web"));
-    assert_eq!(first.action, Action::Upstream("web".into()));
+    let shares = |route: &Route| {
+        let shares = route.shares().iter().map(|share| (share.upstream.clone(), share.weight));
+        shares.collect::<Vec<_>>()
+    };
+    assert_eq!(shares(first), [("web".to_owned(), 95), ("shop".to_owned(), 5)]);
+    assert_eq!(first.split_by, Some(HashBy::Cookie("sid".into())));
     let well = Respond { status: 200, body: "well".into(), media_type: "text/html".into() };
     assert_eq!(healthz.action, Action::Respond(well));
-    assert_eq!((healthz.upstream(), healthz.upstream.as_str()), (None, ""));
+    assert!(shares(healthz).is_empty());
     let redirect = |route: &Route| match &route.action {
         Action::Redirect(Redirect { to, status }) => (to.parts.clone(), *status),
         other => panic!("{other:?}"),

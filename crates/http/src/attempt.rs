@@ -9,7 +9,7 @@ use std::time::Duration;
 use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
 use tieline_conn::Route;
 use tieline_policy::Permit;
-use tieline_pool::{Lease, Loan, Making, Reuse};
+use tieline_pool::{Ask, Lease, Loan, Making, Reuse};
 use tieline_transport::Io;
 use tieline_wire::http1::{ChunkedDecoder, HeadScan, Limits, RequestBody};
 
@@ -30,6 +30,8 @@ pub(crate) struct Way<'w> {
     pub(crate) route: &'w Route,
     pub(crate) permit: &'w Permit,
     pub(crate) http: &'w Http,
+    /// What is wanted of an upstream connection, but for what each try says of its use.
+    pub(crate) ask: Ask,
 }
 
 /// An exchange whose answer has begun: its head is the first `length` bytes of `output`.
@@ -108,7 +110,8 @@ async fn acquire(
     story.acquiring.get_or_insert(started);
     // Waiting for an upstream has its own limits.
     client.connection.expect(Duration::MAX, Reason::Idle);
-    let lease = client.connection.acquire(way.route, way.permit, reuse, &client.io, started).await?;
+    let ask = Ask { reuse, ..way.ask };
+    let lease = client.connection.acquire(way.route, way.permit, ask, &client.io, started).await?;
     story.acquired = Some(lease.connected_at());
     client.connection.record().enter(Stage::Relay, lease.connected_at());
     Ok(lease)

@@ -26,7 +26,7 @@ pub(crate) async fn tell(client: &mut Client, story: &mut Story, fault: &Fault) 
         &Answer {
             status,
             detail: public(fault, &detail),
-            request_id: &String::from_utf8_lossy(&story.tag.digits()),
+            request_id: &String::from_utf8_lossy(&story.request_id()),
             form: story.form,
             close: true,
             body: !story.bodyless,

@@ -7,7 +7,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tieline_base::{Clock, Fault, Reason, Stage, Whose};
-use tieline_pool::Loan;
+use tieline_pool::{Ask, Loan};
 use tieline_transport::Io;
 use tieline_wire::http1::{ChunkedDecoder, HeadScan, ResponseBody, Room, Version, parse_response};
 
@@ -84,12 +84,13 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     let started = Clock::now();
     story.routed = plan.target.is_some();
     let route = plan.target.as_ref().map(|target| target.route.clone());
-    let (route, permit) = client.connection.decide(route, started)?;
+    let (route, permit) = client.connection.decide(route, plan.client, started)?;
     let Some(target) = plan.target.clone() else { return Err(plan::no_route()) };
     plan.fits(&http)?;
     let Some(answer) = local::answer(&target.action, &plan, story) else {
         // acquire, and relay as far as the answer's head
-        let way = Way { target: &target, route: &route, permit: &permit, http: &http };
+        let ask = Ask { hash: plan.hash, ..Ask::default() };
+        let way = Way { target: &target, route: &route, permit: &permit, http: &http, ask };
         let answering = attempt::answer(client, input, story, &mut plan, way, started).await?;
         // relay: the rest
         return finish(client, input, story, &plan, answering, way).await;
@@ -157,6 +158,7 @@ async fn finish(
         match understood {
             Understood::Interim(head) => {
                 send_all(client, way.http, &head).await?;
+                client.connection.record().moved(false, head.len() as u64);
                 length = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await?;
             }
             Understood::Final(mut answer) => {
@@ -164,6 +166,7 @@ async fn finish(
                 if answer.stay == Stay::Upgrade {
                     answer.head.extend_from_slice(output.bytes());
                     send_all(client, way.http, &answer.head).await?;
+                    client.connection.record().moved(false, answer.head.len() as u64);
                     client.connection.expect(way.http.settings.tunnel_idle, Reason::TimeoutTunnelIdle);
                     return Ok(After::Tunnel { upstream: upstream.io, loan: upstream.loan });
                 }
@@ -245,11 +248,12 @@ async fn pass(
 ) -> Result<After, Fault> {
     let Answering { mut upstream, mut up, mut output, .. } = answering;
     let Final { head, source, told, stay, reusable, idle_allowed, trailers, .. } = answer;
+    let head_length = head.len();
     let mut down = Transfer::new(head, source, told == Told::Chunked, trailers);
     let Client { connection, io, .. } = client;
     connection.expect(target.gap, Reason::TimeoutGap);
     let record = connection.record();
-    record.moved(false, output.bytes().len() as u64);
+    record.moved(false, (head_length + output.bytes().len()) as u64);
     let mut sending = !up.is_over();
     let passed = poll_fn(|cx| {
         if sending {

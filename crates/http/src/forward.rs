@@ -8,14 +8,31 @@ use tieline_wire::http1::{
     push_decimal, push_field,
 };
 
+use crate::forwarders::Speaking;
+
 /// Who the request comes from, as its upstream is told.
 pub(crate) struct Origin<'a> {
-    pub(crate) client: ClientAddr,
+    pub(crate) speaking: &'a Speaking<'a>,
+    /// Who holds the connection.
+    pub(crate) sender: ClientAddr,
+    pub(crate) tell: Tell,
+    /// How the sender asked us.
     pub(crate) scheme: &'static str,
     pub(crate) host: &'a str,
     pub(crate) request_id: &'a [u8],
     /// Our name in `Via`.
     pub(crate) node: &'a str,
+}
+
+/// By which fields upstreams are told where a request comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tell {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`, and `X-Real-IP`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// All of them.
+    Both,
 }
 
 /// The upgrade that is passed on: one token, on a GET without a body; never HTTP/2's.
@@ -50,15 +67,81 @@ pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut 
         push_field("Upgrade", token.as_bytes(), out);
     }
     via(request, origin.node, out);
-    if let Some(ip) = origin.client.ip() {
+    if origin.tell != Tell::Forwarded {
+        x_forwarded(origin, out);
+    }
+    if origin.tell != Tell::XForwarded {
+        forwarded(origin, out);
+    }
+    push_field("X-Request-Id", origin.request_id, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The client and everybody between who is vouched for. What a client wrote left of that is nobody's word.
+fn x_forwarded(origin: &Origin<'_>, out: &mut Vec<u8>) {
+    let Speaking { client, hops, scheme, host, .. } = origin.speaking;
+    if let Some(ip) = client.ip() {
         out.extend_from_slice(b"X-Forwarded-For: ");
+        push_ip(ip, out);
+        for hop in hops.iter().rev().skip(1) {
+            out.extend_from_slice(b", ");
+            push_ip(*hop, out);
+        }
+        out.extend_from_slice(b"\r\nX-Real-IP: ");
         push_ip(ip, out);
         out.extend_from_slice(b"\r\n");
     }
-    push_field("X-Forwarded-Proto", origin.scheme.as_bytes(), out);
-    push_field("X-Forwarded-Host", origin.host.as_bytes(), out);
-    push_field("X-Request-Id", origin.request_id, out);
+    push_field("X-Forwarded-Proto", scheme.unwrap_or(origin.scheme).as_bytes(), out);
+    push_field("X-Forwarded-Host", host.unwrap_or(origin.host).as_bytes(), out);
+}
+
+/// RFC 7239: an element for each hop, the client's first, with what the hop behind it was asked.
+fn forwarded(origin: &Origin<'_>, out: &mut Vec<u8>) {
+    let Speaking { hops, scheme, host, .. } = origin.speaking;
+    out.extend_from_slice(b"Forwarded: ");
+    let (scheme, host) = (scheme.unwrap_or(origin.scheme), host.unwrap_or(origin.host));
+    if let [.., _, client] = hops[..] {
+        push_element(Some(client), Some((scheme, host)), out);
+        for hop in hops.iter().skip(1).rev().skip(1) {
+            out.extend_from_slice(b", ");
+            push_element(Some(*hop), None, out);
+        }
+        out.extend_from_slice(b", ");
+        push_element(origin.sender.ip(), Some((origin.scheme, origin.host)), out);
+    } else {
+        push_element(origin.sender.ip(), Some((scheme, host)), out);
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+fn push_element(node: Option<IpAddr>, asked: Option<(&str, &str)>, out: &mut Vec<u8>) {
+    match node {
+        Some(ip @ IpAddr::V4(_)) => {
+            out.extend_from_slice(b"for=");
+            push_ip(ip, out);
+        }
+        Some(ip @ IpAddr::V6(_)) => {
+            out.extend_from_slice(b"for=\"[");
+            push_ip(ip, out);
+            out.extend_from_slice(b"]\"");
+        }
+        None => out.extend_from_slice(b"for=unknown"),
+    }
+    let Some((scheme, host)) = asked else { return };
+    // What would need an escape within the quotes is in no host that is asked for.
+    if !host.is_empty() && !host.contains(['"', '\\']) {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(host.as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(scheme.as_bytes());
+}
+
+/// Whether routes may go by a field: by what is passed on as it came, so that who is behind sees the same;
+/// and by the word of those who are trusted.
+pub(crate) fn is_routable(kind: Kind, trusted: bool) -> bool {
+    goes_up(kind) || trusted && matches!(kind, Kind::Forwarding | Kind::RequestId)
 }
 
 fn goes_up(kind: Kind) -> bool {

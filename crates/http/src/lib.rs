@@ -9,12 +9,15 @@ mod answer;
 mod attempt;
 mod buffer;
 mod client;
+mod cookies;
 mod ending;
 mod exchange;
 mod forward;
+mod forwarders;
 mod local;
 mod plan;
 mod site;
+mod split;
 mod story;
 mod transfer;
 
@@ -22,11 +25,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_conn::{Connection, Protocol, Route, Serving};
+use tieline_policy::Networks;
 use tieline_registry::Record;
 use tieline_transport::Io;
 pub use tieline_wire::http1::Limits;
 
+pub use crate::forward::Tell;
 pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
+pub use crate::split::{Share, Split};
 
 /// The protocol at one listener, by one config.
 #[derive(Debug)]
@@ -50,6 +56,10 @@ pub struct Settings {
     pub idle: Duration,
     /// Without a byte either way, once a connection was upgraded.
     pub tunnel_idle: Duration,
+    /// Whose word on where a request comes from is believed.
+    pub trusted: Networks,
+    /// How upstreams are told where a request comes from.
+    pub tell: Tell,
     /// Our name in `Via`; a request that bears it already goes in a circle.
     pub node: Arc<str>,
 }
@@ -71,7 +81,7 @@ impl Protocol for Http {
     }
 
     fn route_of(&self, record: &Record) -> Option<Arc<Route>> {
-        // The request itself is gone, so its route is known by its name.
-        record.route().and_then(|old| self.site.named(&old.name)).map(|target| target.route.clone())
+        // The request itself is gone, so its route is known by what it was.
+        record.route().and_then(|old| self.site.heir(&old)).map(|target| target.route.clone())
     }
 }

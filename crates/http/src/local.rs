@@ -37,7 +37,7 @@ pub(crate) fn answer(action: &Action, plan: &Plan, story: &Story) -> Option<Loca
         push_decimal(body.len() as u64, &mut bytes);
         bytes.extend_from_slice(b"\r\n");
     }
-    push_field("X-Request-Id", &story.tag.digits(), &mut bytes);
+    push_field("X-Request-Id", &story.request_id(), &mut bytes);
     if !plan.stays_open() {
         push_field("Connection", b"close", &mut bytes);
     }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tieline_base::{Fault, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
+use tieline_conn::HashBy;
+use tieline_pool::balance::stable_key;
 use tieline_registry::Asked;
 use tieline_wire::http1::{
     HttpError, Path, Request, RequestBody, RequestKind, Room, Version, match_form, parse_request,
@@ -12,7 +14,9 @@ use tieline_wire::http1::{
 use crate::Http;
 use crate::answer::Form;
 use crate::client::Client;
+use crate::cookies::cookies;
 use crate::forward::{self, Origin};
+use crate::forwarders::{self, Speaking};
 use crate::site::{Action, Ask, Target};
 use crate::story::Story;
 
@@ -33,6 +37,10 @@ pub(crate) struct Plan {
     pub(crate) idempotent: bool,
     pub(crate) expects_continue: bool,
     pub(crate) te_trailers: bool,
+    /// For whom it is asked.
+    pub(crate) client: ClientAddr,
+    /// What the `hash` balance goes by.
+    pub(crate) hash: u64,
 }
 
 /// Reads the head in `head`, and decides.
@@ -41,6 +49,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
     let request = parse_request(head, &http.settings.limits, &mut room).map_err(unreadable)?;
     let host = host_name(request.host);
     note(&request, &host, story);
+    let speaking = speaking(client, http, &request, story)?;
     Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
     // Whoever was promised another server's name must not be led to this one (RFC 9110 §15.5.20).
     let promised = client.connection.tls().and_then(|tls| tls.server_name.as_deref());
@@ -50,20 +59,27 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
     if forward::loops(&request, &http.settings.node) {
         return Err(Fault::new(Stage::Route, Whose::Us, Reason::RefusedLoop));
     }
-    let target = http.site.find(&Ask {
+    let split = http.site.find(&Ask {
         host: &host,
         path: &match_form(request.target.path),
         query: request.target.query,
         method: request.method.as_str(),
-        header: &|name, fits| request.fields.all(name).any(&mut *fits),
+        header: &|name, fits| {
+            let mut fields = request.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+            fields.any(|field| forward::is_routable(field.kind, speaking.trusted) && fits(field.value))
+        },
     });
+    let key = |by: &HashBy| key(by, client, &request, speaking.client);
+    let target = split.map(|split| split.choose(split.by().map_or(0, |by| draw(by, &key))));
     let goes_on = target.is_some_and(|target| matches!(target.action, Action::Forward));
     let mut forwarded = Vec::with_capacity(if goes_on { head.len() + ADDED } else { 0 });
     let origin = Origin {
-        client: client.connection.record().client(),
+        speaking: &speaking,
+        sender: client.connection.record().sender(),
+        tell: http.settings.tell,
         scheme: if client.connection.tls().is_some() { "https" } else { "http" },
         host: request.host,
-        request_id: &story.tag.digits(),
+        request_id: &story.request_id(),
         node: &http.settings.node,
     };
     if goes_on {
@@ -84,6 +100,8 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         idempotent: request.method.is_idempotent(),
         expects_continue: request.expects_continue,
         te_trailers: request.te_trailers,
+        client: speaking.client,
+        hash: target.map_or(0, |target| key(&target.route.hash_by)),
     })
 }
 
@@ -118,6 +136,40 @@ fn note(request: &Request<'_, '_>, host: &str, story: &mut Story) {
     story.asked = Asked::new(request.method.as_str(), host, request.target.raw());
     story.bodyless = request.kind().head;
     story.form = Form::of(request.fields.get("accept"));
+}
+
+/// For whom it is asked; the table and the story learn of it where it is not who holds the connection.
+fn speaking<'b>(
+    client: &Client,
+    http: &Http,
+    request: &Request<'_, 'b>,
+    story: &mut Story,
+) -> Result<Speaking<'b>, Fault> {
+    let record = client.connection.record();
+    let speaking = forwarders::speaking(&request.fields, record.sender(), &http.settings.trusted)?;
+    story.client = (!speaking.hops.is_empty()).then_some(speaking.client);
+    record.set_client(story.client);
+    story.called = speaking.request_id.map(Into::into);
+    Ok(speaking)
+}
+
+/// The number that stands for what is equal by `by`; 0 by nothing.
+fn key(by: &HashBy, client: &Client, request: &Request<'_, '_>, speaks: ClientAddr) -> u64 {
+    let said = match by {
+        HashBy::Field(name) => request.fields.get(name),
+        HashBy::Cookie(name) => cookies(&request.fields, name).next(),
+        HashBy::Nothing => return 0,
+        HashBy::Remote | HashBy::ServerName => None,
+    };
+    match said {
+        Some(value) => stable_key(&String::from_utf8_lossy(value)),
+        None => client.connection.hash(by, speaks),
+    }
+}
+
+/// A number for the choice among upstreams: the same for what is equal by `by`.
+fn draw(by: &HashBy, key: &dyn Fn(&HashBy) -> u64) -> u64 {
+    if *by == HashBy::Nothing { fastrand::u64(..) } else { key(by) }
 }
 
 /// In lower case and without its port, as routes name it.

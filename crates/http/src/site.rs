@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_conn::Route;
+use tieline_registry::RouteRow;
 use tieline_wire::http1::match_form;
+
+use crate::split::Split;
 
 /// What a route wants of a request. What is empty is not looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -96,13 +99,13 @@ pub struct Site {
     /// By what stands behind the `*`, dot included.
     wildcard: HashMap<Box<str>, Vec<usize>>,
     anywhere: Vec<usize>,
-    entries: Vec<(Match, Arc<Target>)>,
+    entries: Vec<(Match, Split)>,
 }
 
 impl Site {
     /// The site of these routes. The most exact wins: a host over a wildcard over none; then an exact path,
     /// the longest prefix, literal segments over any; then more conditions; then the order given.
-    pub fn new(entries: Vec<(Match, Arc<Target>)>) -> Self {
+    pub fn new(entries: Vec<(Match, Split)>) -> Self {
         let mut site = Site { entries, ..Site::default() };
         let mut order: Vec<usize> = (0..site.entries.len()).collect();
         order.sort_by_key(|&at| std::cmp::Reverse(rank(&site.entries[at].0)));
@@ -122,7 +125,7 @@ impl Site {
     }
 
     /// The route of `ask`.
-    pub(crate) fn find(&self, ask: &Ask<'_>) -> Option<&Arc<Target>> {
+    pub(crate) fn find(&self, ask: &Ask<'_>) -> Option<&Split> {
         let covered = || ask.host.find('.').and_then(|dot| self.wildcard.get(&ask.host[dot..]));
         let lists = [self.exact.get(ask.host), covered(), Some(&self.anywhere)];
         let fitting = |&&at: &&usize| fits(&self.entries[at].0, ask);
@@ -130,9 +133,13 @@ impl Site {
         found.map(|&at| &self.entries[at].1)
     }
 
-    /// The route of this name.
-    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Target>> {
-        self.entries.iter().map(|(_, target)| target).find(|target| *target.route.row.name == *name)
+    /// What the route `old` is by this config: the same route to the same upstream, or to another if it no
+    /// longer leads there.
+    pub(crate) fn heir(&self, old: &RouteRow) -> Option<&Arc<Target>> {
+        let targets = self.entries.iter().flat_map(|(_, split)| split.targets());
+        let mut same = targets.filter(|target| target.route.row.identity == old.identity).peekable();
+        let first = same.peek().copied();
+        same.find(|target| target.route.row.upstream_name() == old.upstream_name()).or(first)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is told of an exchange when it is over.
 
-use tieline_base::{Clock, Fault, Moment, Reason};
+use std::ops::Deref;
+
+use tieline_base::{ClientAddr, Clock, Fault, Moment, Reason};
 use tieline_conn::{Connection, Outcome};
 use tieline_registry::{Asked, Exchanged};
 
@@ -13,6 +15,10 @@ pub(crate) struct Story {
     pub(crate) asked: Asked,
     /// What both sides are told to call it by.
     pub(crate) tag: Tag,
+    /// What a trusted forwarder calls it; counts before the tag.
+    pub(crate) called: Option<Box<str>>,
+    /// For whom it was asked, if that is known to be another than who holds the connection.
+    pub(crate) client: Option<ClientAddr>,
     pub(crate) form: Form,
     /// Whether the answer has no body, as those to HEAD.
     pub(crate) bodyless: bool,
@@ -44,6 +50,7 @@ impl Story {
             connection: record.id(),
             stream: None,
             number: 0,
+            client: self.client.unwrap_or_else(|| record.sender()),
             began: self.began,
             ended,
             acquired_after: self.acquiring.map(|asked| self.acquired.unwrap_or(ended).since(asked)),
@@ -52,6 +59,7 @@ impl Story {
             endpoint: self.acquired.and_then(|_| record.endpoint()),
             asked: self.asked,
             tag: self.tag.0,
+            called: self.called,
             status: self.status,
             bytes_up: up.saturating_sub(self.bytes.0),
             bytes_down: down.saturating_sub(self.bytes.1),
@@ -61,9 +69,34 @@ impl Story {
         });
     }
 
+    /// What both sides are told to call it by.
+    pub(crate) fn request_id(&self) -> RequestId<'_> {
+        match &self.called {
+            Some(called) => RequestId::Theirs(called),
+            None => RequestId::Ours(self.tag.digits()),
+        }
+    }
+
     /// Whether the answer has begun, so that no other can be given.
     pub(crate) fn is_answered(&self) -> bool {
         self.status.is_some()
+    }
+}
+
+/// The name of one exchange, as it is written.
+pub(crate) enum RequestId<'s> {
+    Ours([u8; 16]),
+    Theirs(&'s str),
+}
+
+impl Deref for RequestId<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            RequestId::Ours(digits) => digits,
+            RequestId::Theirs(name) => name.as_bytes(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tieline_base::Address;
 use crate::bind::{BindAddress, every_address_of};
 use crate::config::Config;
 use crate::problem::Problems;
+use crate::route::Route;
 use crate::upstream::Endpoint;
 
 /// Tells of endpoints that lead back to the listener they serve, straight or by way of others, and of those
@@ -111,7 +112,7 @@ fn steps<'a>(config: &'a Config, doors: &Doors<'a>) -> Vec<Step<'a>> {
     }
     let mut steps = Vec::new();
     for listener in &config.live.listeners {
-        let upstreams: BTreeSet<_> = listener.routes.iter().map(|route| route.upstream.as_str()).collect();
+        let upstreams: BTreeSet<_> = listener.routes.iter().flat_map(Route::upstreams).collect();
         let led_to = upstreams.into_iter().filter_map(|upstream| ours.get(upstream)).flatten();
         steps.extend(led_to.map(|(to, endpoint)| Step { from: &listener.name, to, endpoint }));
     }

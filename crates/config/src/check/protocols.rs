@@ -6,6 +6,9 @@ use crate::config::Config;
 use crate::fields::Confined;
 use crate::problem::Problems;
 use crate::protocol::{Protocol, quoted};
+use crate::route::Route;
+use crate::upstream::{Balance, Upstream};
+use crate::words::ProxyProtocolOut;
 
 /// Tells of keys that no protocol looks at which comes to their upstream. `confined` holds those of each
 /// upstream, in the same order.
@@ -16,7 +19,7 @@ pub(crate) fn protocols(config: &Config, confined: &[Vec<Confined>], problems: &
     }
     let mut spoken: HashMap<&str, BTreeSet<Protocol>> = HashMap::new();
     for listener in &config.live.listeners {
-        for upstream in listener.routes.iter().filter_map(|route| route.upstream()) {
+        for upstream in listener.routes.iter().flat_map(Route::upstreams) {
             spoken.entry(upstream).or_default().insert(listener.protocol);
         }
     }
@@ -33,5 +36,32 @@ pub(crate) fn protocols(config: &Config, confined: &[Vec<Confined>], problems: &
             );
             problems.error(key.place, message);
         }
+        hash_of_requests(upstream, spoken, problems);
+        announced(upstream, spoken, problems);
+    }
+}
+
+/// A hash of what requests carry, where no request comes.
+fn hash_of_requests(upstream: &Upstream, spoken: &BTreeSet<Protocol>, problems: &mut Problems) {
+    let Balance::Hash(by) = &upstream.balance else { return };
+    let other = spoken.iter().find(|protocol| **protocol != Protocol::Http);
+    if let Some(other) = other.filter(|_| by.is_of_requests()) {
+        let message = format!(
+            "upstream \"{}\" hashes \"{by}\", which connections of protocol \"{other}\" do not have",
+            upstream.name
+        );
+        problems.error(upstream.place, message).hint("write hash_by = \"remote\"");
+    }
+}
+
+/// A PROXY header names one client for a whole connection, and connections of HTTP are shared by many.
+fn announced(upstream: &Upstream, spoken: &BTreeSet<Protocol>, problems: &mut Problems) {
+    if upstream.proxy_protocol != ProxyProtocolOut::Off && spoken.contains(&Protocol::Http) {
+        let message = format!(
+            "`proxy_protocol` of upstream \"{}\" names one client for a connection that HTTP clients share",
+            upstream.name
+        );
+        let error = problems.error(upstream.place, message);
+        error.hint("take it away: requests name their client in X-Forwarded-For, or Forwarded");
     }
 }

@@ -18,14 +18,18 @@ pub(crate) fn references(
     let known: HashSet<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut used = HashSet::new();
     let mut tied = |draft: Draft| -> Option<Route> {
-        let Some(name) = draft.route.upstream() else { return Some(draft.route) };
-        if !known.contains(name) {
-            let error = problems.error(draft.action_place, format!("upstream \"{name}\" does not exist"));
+        let mut sound = true;
+        for share in draft.route.shares() {
+            let name = &share.upstream;
+            if known.contains(name.as_str()) {
+                used.insert(name.clone());
+                continue;
+            }
+            let error = problems.error(share.place, format!("upstream \"{name}\" does not exist"));
             error.maybe(|| Some(meant(name, upstreams)));
-            return None;
+            sound = false;
         }
-        used.insert(name.to_string());
-        Some(draft.route)
+        sound.then_some(draft.route)
     };
     let tie = |ListenerDraft { mut listener, routes }| {
         listener.routes = routes.into_iter().filter_map(&mut tied).collect();

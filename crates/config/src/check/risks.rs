@@ -90,11 +90,12 @@ fn open_databases(listener: &Listener, databases: &HashMap<&str, &'static str>, 
             Access::Public => true,
             Access::Policy { from } => from.iter().any(|net| net.prefix_len() == 0),
         };
-        let Some(database) = databases.get(route.upstream.as_str()).filter(|_| open) else { continue };
+        let led = route.upstreams().find_map(|upstream| Some((upstream, databases.get(upstream)?)));
+        let Some((upstream, database)) = led.filter(|_| open) else { continue };
         let message = format!(
             "route \"{}\" opens upstream \"{}\", by its port a {database} server, \
              to everybody who reaches listener \"{}\"",
-            route.name, route.upstream, listener.name
+            route.name, upstream, listener.name
         );
         problems
             .warning(route.place, message)

@@ -7,7 +7,7 @@ use tieline_base::Bytes;
 
 use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{AccessWord, ClientWord, OFF, ProxyProtocolIn, SELF_SIGNED};
+use crate::words::{AccessWord, ClientWord, OFF, ProxyProtocolIn, SELF_SIGNED, Tell};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -50,10 +50,17 @@ pub(crate) static LISTENER: Block = Block {
         key("trusted_forwarders", Kind::List(&Kind::Network))
             .or_else("Nobody is trusted.")
             .means(
-                "Whose `Forwarded` and `X-Forwarded-For` fields name the true client: the HTTP proxies \
-                 before this server. Everybody else's are replaced.",
+                "Whose `X-Forwarded-For` or `Forwarded` fields name the true client, and whose `X-Forwarded-\
+                 Proto`, `X-Forwarded-Host` and `X-Request-Id` are kept: the HTTP proxies before this server. \
+                 Everybody else's are replaced. The client is the first from the right that is not one of \
+                 these; `allow`, `hash_by`, the log and the live table go by it.",
             )
             .example(r#"["10.0.0.0/24"]"#)
+            .only(&[Http]),
+        key("forwarded", Kind::Words(Tell::WORDS))
+            .or("x-forwarded")
+            .means("By which fields upstreams are told where a request comes from.")
+            .example("both")
             .only(&[Http]),
         key("limits", Kind::Table(&LIMITS))
             .or_else("There are no limits.")
@@ -248,12 +255,23 @@ pub(crate) static ROUTE: Block = Block {
             .means("What parameters of the request's query must be after percent-decoding, all of them.")
             .example(r#"{ preview = "*" }"#)
             .only(&[Http]),
-        key("upstream", Kind::Name)
+        key("upstream", Kind::Either(&[Kind::Name, Kind::OneOrMore(&Kind::Table(&SHARE))]))
             .or_else(
                 "With protocol \"http\" the route answers by `redirect` or `respond`; else it is needed.",
             )
-            .means("The upstream that connections and requests go to.")
-            .example("orders"),
+            .means(
+                "The upstream that connections and requests go to. With protocol \"http\" it may be several \
+                 that share the requests by weight.",
+            )
+            .example(r#"[{ name = "orders", weight = 95 }, { name = "orders-next", weight = 5 }]"#),
+        key("split_by", Kind::HashBy)
+            .or_else("Each request is drawn anew.")
+            .means(
+                "Where requests are shared among several upstreams: what is equal by this goes to the same \
+                 one as long as the weights stay.",
+            )
+            .example("cookie:sid")
+            .only(&[Http]),
         key("redirect", Kind::Table(&REDIRECT))
             .or_else("The route has an `upstream`, or answers by `respond`.")
             .means("Tells clients to ask elsewhere.")
@@ -293,6 +311,19 @@ pub(crate) static ROUTE: Block = Block {
         of_protocols("database", &[Postgres, Mysql]),
         of_protocols("user", &[Postgres, Mysql]),
     ],
+};
+
+pub(crate) static SHARE: Block = Block {
+    path: "listener.*.route.upstream",
+    meaning: "One of several upstreams that share the requests of a route.",
+    keys: &[
+        key("name", Kind::Name).means("The upstream.").example("orders-next").only(&[Http]),
+        key("weight", Kind::Whole { least: 0, most: 1_000_000 })
+            .or("1")
+            .means("Its part of the requests, beside the weights of the others; 0 takes it out of use.")
+            .example("5"),
+    ],
+    later: &[],
 };
 
 pub(crate) static REDIRECT: Block = Block {

@@ -6,7 +6,7 @@ use Protocol::{Http, Mysql, Postgres};
 
 use crate::key::{Block, Kind, WHOLE_MAX, key, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{BalanceWord, HashBy, ProxyProtocolOut, UpstreamTlsWord, Verify};
+use crate::words::{BalanceWord, ProxyProtocolOut, UpstreamTlsWord, Verify};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -24,10 +24,14 @@ pub(crate) static UPSTREAM: Block = Block {
             .or("peak-ewma")
             .means("How an endpoint is chosen among those that are up.")
             .example("least-requests"),
-        key("hash_by", Kind::Words(HashBy::WORDS))
+        key("hash_by", Kind::HashBy)
             .or("remote")
-            .means("What `balance = \"hash\"` hashes.")
-            .example("sni"),
+            .means(
+                "What `balance = \"hash\"` hashes: the client's IP address, the name that a TLS client asks \
+                 for, or a field or cookie of an HTTP request. A request without that field or cookie counts \
+                 by its client's IP address.",
+            )
+            .example("header:x-user"),
         key("health", Kind::Table(&HEALTH))
             .or_else("Endpoints are judged by the connections made to them, and by nothing else.")
             .means("How endpoints are asked whether they are well, besides what their connections tell.")

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use tieline_base::Clock;
-use tieline_config::Access;
+use tieline_config::{Access, Share};
 use tieline_conn::{Listener, Phase, Snapshot};
 use tieline_policy::AdminPermit;
 use tieline_registry::Registry;
@@ -75,8 +75,10 @@ pub(super) struct RouteStatus {
     line: u32,
     /// The TLS server names that it takes; none: whatever no other route takes.
     sni: Vec<String>,
-    /// Where it leads.
+    /// Where it leads, or the first of several; empty if it answers itself.
     upstream: String,
+    /// Everything it leads to: several share its requests by weight.
+    shares: Vec<ShareStatus>,
     /// Who decides about its connections: `public` or `policy`.
     access: &'static str,
     /// Whom the policy lets in; none if it is public.
@@ -89,6 +91,21 @@ pub(super) struct RouteStatus {
     grace_seconds: f64,
     /// Connections that live on it now.
     live: u64,
+}
+
+/// An upstream, and its part of a route's requests.
+#[derive(Serialize, ToSchema, Debug)]
+pub(super) struct ShareStatus {
+    /// The upstream.
+    upstream: String,
+    /// Its part of the sum of all weights.
+    weight: u32,
+}
+
+impl ShareStatus {
+    fn of(share: &Share) -> Self {
+        Self { upstream: share.upstream.clone(), weight: share.weight }
+    }
 }
 
 /// `GET /api/v1/listeners`
@@ -149,7 +166,8 @@ pub(super) async fn routes(permit: AdminPermit, State(plane): State<Plane>) -> J
             listener: listener.name.clone(),
             line: route.place.line,
             sni: route.sni.iter().map(ToString::to_string).collect(),
-            upstream: route.upstream.clone(),
+            upstream: route.upstreams().next().unwrap_or_default().to_owned(),
+            shares: route.shares().iter().map(ShareStatus::of).collect(),
             access: if route.access == Access::Public { "public" } else { "policy" },
             allow_from: allow_from(&route.access),
             schedule: route.schedule.as_ref().map(ToString::to_string),
