@@ -113,7 +113,7 @@ fn an_http_route_has_one_action() {
         let shares = route.shares().iter().map(|share| (share.upstream.clone(), share.weight));
         shares.collect::<Vec<_>>()
     };
-    assert_eq!(shares(first), [("web".to_owned(), 95), ("shop".to_owned(), 5)]);
+    assert_eq!(shares(first), [("web".to_owned(), 95), ("web-next".to_owned(), 5)]);
     assert_eq!(first.split_by, Some(HashBy::Cookie("sid".into())));
     let well = Respond { status: 200, body: "well".into(), media_type: "text/html".into() };
     assert_eq!(healthz.action, Action::Respond(well));

@@ -317,7 +317,10 @@ pub(crate) static SHARE: Block = Block {
     path: "listener.*.route.upstream",
     meaning: "One of several upstreams that share the requests of a route.",
     keys: &[
-        key("name", Kind::Name).means("The upstream.").example("orders-next").only(&[Http]),
+        key("name", Kind::Name)
+            .means("The upstream that gets its part of the requests.")
+            .example("orders-next")
+            .only(&[Http]),
         key("weight", Kind::Whole { least: 0, most: 1_000_000 })
             .or("1")
             .means("Its part of the requests, beside the weights of the others; 0 takes it out of use.")
