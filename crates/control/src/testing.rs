@@ -59,7 +59,13 @@ pub(crate) fn route(registry: &Registry, record: &Record, name: &str, endpoint: 
     let upstream = registry.upstream(name);
     let (rule, grace) = ("access = \"public\"".into(), Duration::from_secs(5));
     record.enter(Stage::Route, Clock::now());
-    record.set_route(&Arc::new(RouteRow { name: name.into(), identity: name.into(), rule, grace, upstream: Some(upstream) }));
+    record.set_route(&Arc::new(RouteRow {
+        name: name.into(),
+        identity: name.into(),
+        rule,
+        grace,
+        upstream: Some(upstream),
+    }));
     record.set_chosen(Chosen { endpoint: endpoint.into(), why: Box::new("the only one") });
 }
 

@@ -20,7 +20,8 @@ mod tests {
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name_in_every_field() {
-        let head = "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1; sid=2;xsid=3\r\ncookie: sid = 4=5; SID=6\r\n\r\n";
+        let head =
+            "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1; sid=2;xsid=3\r\ncookie: sid = 4=5; SID=6\r\n\r\n";
         let mut room = Room::new();
         let limits = Limits { line: 100, head: 1_000, fields: 10 };
         let request = parse_request(head.as_bytes(), &limits, &mut room).unwrap();

@@ -61,7 +61,8 @@ fn who_is_trusted_speaks_for_others_and_nobody_else_does() {
 #[test]
 fn the_client_that_was_found_is_the_one_that_everything_goes_by() {
     let origin = Origin::ok();
-    let allow = OneRoute { route: "allow = { from = [\"198.51.100.0/24\"] }\naccess = \"policy\"", ..TRUSTING };
+    let allow =
+        OneRoute { route: "allow = { from = [\"198.51.100.0/24\"] }\naccess = \"policy\"", ..TRUSTING };
     let site = Site::start(&allow.to(&[origin.address()]));
     let mut client = site.connect();
     let of = |ip: &str, id: &str, target: &str| {

@@ -102,7 +102,8 @@ fn a_reload_ends_those_alone_whose_upstream_left_the_route() {
         let upstream = |name: &str, server: &TcpServer| {
             format!("[upstream.{name}]\nendpoints = [\"{}\"]\n", server.address())
         };
-        let route = format!("[[listener.web.route]]\naccess = \"public\"\ngrace = \"0s\"\nupstream = {shares}\n");
+        let route =
+            format!("[[listener.web.route]]\naccess = \"public\"\ngrace = \"0s\"\nupstream = {shares}\n");
         let kept = "[[listener.web.route]]\naccess = \"public\"\npath = \"/kept\"\nupstream = \"next\"\n";
         config_of(&[&route, kept, &upstream("old", &old), &upstream("next", &next)].concat())
     };
