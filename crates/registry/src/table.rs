@@ -389,6 +389,8 @@ mod tests {
             route: None,
             endpoint: None,
             asked: crate::Asked::default(),
+            client: ClientAddr::Unix,
+            called: None,
             tag: 1,
             status: Some(200),
             bytes_up: 0,
