@@ -42,8 +42,8 @@ fn protocol(listener: &config::Listener, routes: Routes<'_>, live: &config::Live
     }
 }
 
-/// The routes of a listener as the config has them, each compiled: once for every upstream that it leads to, with
-/// that upstream's part of the requests.
+/// The routes of a listener as the config has them, each compiled: once for every upstream that it leads to,
+/// with that upstream's part of the requests.
 type Routes<'c> = Vec<(&'c config::Route, Vec<(u32, Arc<Route>)>)>;
 
 fn relay(routes: Routes<'_>) -> Relay {
