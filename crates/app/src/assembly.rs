@@ -379,6 +379,7 @@ impl Assembly {
             }),
             rule,
             upstream,
+            priority: route.priority,
             schedule: route.schedule.clone(),
             hash_by: match described.map(|described| &described.balance) {
                 Some(config::Balance::Hash(by)) => hash_by(by),

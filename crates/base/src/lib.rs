@@ -8,6 +8,7 @@ mod address;
 mod clock;
 mod fault;
 mod ids;
+mod priority;
 mod reason;
 mod secret;
 mod stage;
@@ -17,6 +18,7 @@ pub use address::{Address, AddressError, ClientAddr, EndpointAddr, is_host_name}
 pub use clock::{Clock, Moment};
 pub use fault::{Fault, Whose};
 pub use ids::{ConnectionId, Generation, WorkerId};
+pub use priority::Priority;
 pub use reason::{Reason, UnknownReason};
 pub use secret::Secret;
 pub use stage::{Stage, UnknownStage};

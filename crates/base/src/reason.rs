@@ -59,6 +59,8 @@ reasons! {
     LimitAcceptRate = "limit:accept-rate",
     /// Its upstream's `pool.queue` was full.
     LimitQueue = "limit:queue",
+    /// More was asked of its upstream than it can do, and others were more important.
+    LimitShed = "limit:shed",
     /// The body of a request was larger than `limits.body`.
     LimitBody = "limit:body",
     /// The PROXY header or the first bytes did not come within `timeouts.handshake`.
@@ -91,6 +93,8 @@ reasons! {
     RefusedLoop = "refused:loop",
     /// The listener or the server is draining.
     RefusedDraining = "refused:draining",
+    /// Too much of what was asked of its upstream failed of late: the breakers of all endpoints are open.
+    RefusedBreaker = "refused:breaker",
     /// The bytes break the protocol.
     ProtocolError = "protocol-error",
     /// What the upstream answered breaks the protocol.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tieline_base::Priority;
 
 use crate::action::{self, Action, Share};
 use crate::fields::Fields;
@@ -13,7 +14,7 @@ use crate::problem::Problems;
 use crate::protocol::Protocol;
 use crate::schedule::Schedule;
 use crate::sni::Sni;
-use crate::words::AccessWord;
+use crate::words::{AccessWord, PriorityWord};
 
 /// What goes where, and for whom.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,6 +35,8 @@ pub struct Route {
     pub split_by: Option<HashBy>,
     /// Who decides about its connections.
     pub access: Access,
+    /// How important what comes this way is.
+    pub priority: Priority,
     /// When it is open; none: always.
     pub schedule: Option<Schedule>,
     /// How long live connections go on when it closed, or is gone.
@@ -96,6 +99,7 @@ pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mu
     let split_by = split_by(&mut fields, problems);
     let action = action::read(&mut fields, protocol, problems);
     let access = access(&mut fields, place, problems);
+    let priority = fields.word("priority", PriorityWord::from_word).map_or(Priority::Normal, priority);
     let schedule = schedule(fields.list("schedule"), problems);
     let grace = fields.value("grace");
     fields.done();
@@ -109,6 +113,7 @@ pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mu
         split_by,
         action,
         access,
+        priority,
         schedule,
         grace,
     };
@@ -164,6 +169,15 @@ fn policy(allow: &Spot<Vec<Spot<IpNet>>>, problems: &mut Problems) -> Access {
         problems.warning(net.place, message).hint("say so: access = \"public\"");
     }
     Access::Policy { from: allow.value.iter().map(|net| net.value).collect() }
+}
+
+fn priority(word: PriorityWord) -> Priority {
+    match word {
+        PriorityWord::Critical => Priority::Critical,
+        PriorityWord::High => Priority::High,
+        PriorityWord::Normal => Priority::Normal,
+        PriorityWord::Low => Priority::Low,
+    }
 }
 
 fn schedule(windows: Vec<Spot<Schedule>>, problems: &mut Problems) -> Option<Schedule> {

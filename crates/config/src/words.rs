@@ -141,6 +141,20 @@ words! {
 }
 
 words! {
+    /// How important what comes by a route is.
+    pub(crate) PriorityWord {
+        /// Served as long as anything is.
+        Critical = "critical",
+        /// Before the usual.
+        High = "high",
+        /// The usual.
+        Normal = "normal",
+        /// What can wait, or be done another time.
+        Low = "low",
+    }
+}
+
+words! {
     /// How an endpoint is chosen.
     pub(crate) BalanceWord {
         /// The faster of two random endpoints, judged by connect time and live connections.

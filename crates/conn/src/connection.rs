@@ -176,7 +176,7 @@ impl Connection {
         let now = Clock::now();
         let client = self.record.client();
         let (route, permit) = self.decide(route, client, now)?;
-        let ask = Ask { hash: self.hash(&route.hash_by, client), reuse };
+        let ask = Ask { hash: self.hash(&route.hash_by, client), reuse, priority: route.priority };
         let lease = self.acquire(&route, &permit, ask, io, now).await?;
         Ok(Exchange { route, permit, lease })
     }

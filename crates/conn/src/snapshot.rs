@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Generation, WorkerId};
+use tieline_base::{Generation, Priority, WorkerId};
 use tieline_config::Schedule;
 use tieline_policy::{Networks, Rule};
 use tieline_pool::Upstream;
@@ -77,6 +77,8 @@ pub struct Route {
     pub rule: Rule,
     /// Where it leads; `None` if its protocol answers by itself.
     pub upstream: Option<Arc<Upstream>>,
+    /// How important its exchanges are, where there is not enough for all.
+    pub priority: Priority,
     /// When it may be used; always, if there is none.
     pub schedule: Option<Schedule>,
     /// What the `hash` balance goes by.

@@ -89,7 +89,7 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     plan.fits(&http)?;
     let Some(answer) = local::answer(&target.action, &plan, story) else {
         // acquire, and relay as far as the answer's head
-        let ask = Ask { hash: plan.hash, ..Ask::default() };
+        let ask = Ask { hash: plan.hash, priority: route.priority, ..Ask::default() };
         let way = Way { target: &target, route: &route, permit: &permit, http: &http, ask };
         let answering = attempt::answer(client, input, story, &mut plan, way, started).await?;
         // relay: the rest

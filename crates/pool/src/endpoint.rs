@@ -10,6 +10,7 @@ use tieline_base::{Address, EndpointAddr, Moment};
 use crate::balance::{Candidate, Standing, stable_key};
 use crate::ewma::PeakEwma;
 use crate::health::{Health, Thresholds, Verdict};
+use crate::idle::Shelf;
 use crate::outlier::{Census, Failure, Outlier, OutlierSettings};
 use crate::settings::EndpointSettings;
 use crate::slow_start;
@@ -27,6 +28,7 @@ pub struct Endpoint {
     label: Arc<str>,
     key: u64,
     pub(crate) tally: Tally,
+    pub(crate) shelf: Shelf,
     weight: AtomicU32,
     tier: AtomicU8,
     /// 0 is no cap.
@@ -82,6 +84,7 @@ impl Endpoint {
             addresses: birth.addresses,
             label,
             tally: Tally::default(),
+            shelf: Shelf::new(),
             weight: AtomicU32::new(0),
             tier: AtomicU8::new(0),
             cap: AtomicU32::new(0),
@@ -205,6 +208,7 @@ impl Endpoint {
             since: Moment(self.standing_since.load(Ordering::Relaxed)).max(rest_over.unwrap_or_default()),
             leaving: self.is_leaving(),
             in_flight: self.in_flight(),
+            idle: self.shelf.len(),
             connects: self.connects.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             latency: self.latency(now),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tieline_base::Priority;
 use tokio::sync::oneshot;
 
 use crate::endpoint::Endpoint;
@@ -31,6 +32,7 @@ pub(crate) struct Ledger {
 /// What became of an ask at the gate.
 pub(crate) enum Admission {
     Granted(Ticket),
+    /// `turn` comes, or its sender is dropped when a more important ask has taken the place in line.
     Queued { ticket: Ticket, ahead: usize, turn: oneshot::Receiver<()> },
     Refused,
 }
@@ -69,10 +71,15 @@ impl Gate {
 }
 
 impl Ledger {
-    pub(crate) fn ask(&mut self) -> Admission {
-        match self.state.ask() {
+    pub(crate) fn ask(&mut self, priority: Priority) -> Admission {
+        match self.state.ask(priority) {
             Answer::Granted(ticket) => Admission::Granted(ticket),
-            Answer::Queued(ticket, ahead) => Admission::Queued { ticket, ahead, turn: self.sleep(ticket) },
+            Answer::Queued(ticket, ahead, displaced) => {
+                if let Some(displaced) = displaced {
+                    self.sleepers.remove(&displaced);
+                }
+                Admission::Queued { ticket, ahead, turn: self.sleep(ticket) }
+            }
             Answer::Refused => Admission::Refused,
         }
     }
@@ -105,6 +112,17 @@ impl Ledger {
     pub(crate) fn give_back(&mut self, endpoint: &Endpoint) {
         endpoint.tally.leave_governed();
         self.state.give_back(endpoint.id, &mut self.grants);
+    }
+
+    /// The lease has ended, and its connection rests.
+    pub(crate) fn rest(&mut self, endpoint: &Endpoint) {
+        endpoint.tally.leave_governed();
+        self.state.rest(endpoint.id, &mut self.grants);
+    }
+
+    /// So many connections of `endpoint` rest no more.
+    pub(crate) fn closed_at_rest(&mut self, endpoint: &Endpoint, count: u32) {
+        (0..count).for_each(|_| self.state.wake(endpoint.id));
     }
 
     fn sleep(&mut self, ticket: Ticket) -> oneshot::Receiver<()> {

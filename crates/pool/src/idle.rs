@@ -1,15 +1,18 @@
-//! Connections that wait, open, for the next lease of their endpoint. Each worker keeps its own, newest first
-//! out, so that a surplus ages and closes.
+//! Connections that wait, open, for the next lease of their endpoint. Each worker has its own board of them,
+//! newest first out, so that a surplus ages and closes. A worker that has none while the caps allow no new
+//! connection takes one from another's board: then, and only then, a connection changes its worker.
 //!
 //! The danger is the endpoint that closes while we choose (the keep-alive race). Three things stand against
 //! it: a connection is looked at before it is lent; one that is nearly as old as its endpoint is known to
 //! allow is not lent; and an exchange that must not be repeated gets a young one or none.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tieline_base::{Clock, Moment};
@@ -18,7 +21,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::endpoint::Endpoint;
 use crate::settings::{PoolSettings, Secured, Settings};
-use crate::state::EndpointId;
+use crate::upstream::Upstream;
 
 /// Whether a lease may be a connection that others have used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,23 +45,41 @@ pub struct Making {
 }
 
 /// A connection at rest.
-struct Parked {
-    io: Io,
-    endpoint: Arc<Endpoint>,
+pub(crate) struct Parked {
+    pub(crate) io: Io,
     since: Moment,
-    making: Making,
+    pub(crate) making: Making,
     idle: Duration,
     max_age: Option<Duration>,
 }
 
-thread_local! {
-    /// By endpoint. An id is that of one endpoint of one upstream for the life of the process: a connection
-    /// must never come to another, which may have another TLS and another tenant.
-    static PARKED: RefCell<BTreeMap<EndpointId, Vec<Parked>>> = RefCell::default();
+/// The connections at rest of one endpoint.
+pub(crate) struct Shelf {
+    boards: Box<[Board]>,
+}
+
+/// Those of one worker. A cache line of its own: nobody else looks at it, but in want.
+#[repr(align(64))]
+struct Board(
+    // Held for a few instructions, never over an await; by others than its worker only in want.
+    #[allow(clippy::disallowed_types)] std::sync::Mutex<Content>,
+);
+
+#[derive(Default)]
+struct Content {
+    /// The newest last.
+    parked: Vec<Parked>,
+    /// They count against caps, so that only the holder of the gate's lock may change them.
+    governed: bool,
+    /// Somebody looks after them.
+    tended: bool,
 }
 
 /// The most connections to one endpoint that a worker keeps at rest.
 const PARKED_MAX: usize = 512;
+
+/// The most boards that an endpoint has; workers beyond share them.
+const BOARDS_MAX: usize = 64;
 
 /// What share of the time that an endpoint allows is used: by anything, and by what must not be done twice.
 const SHARE_ANY: f64 = 0.8;
@@ -67,65 +88,237 @@ const SHARE_YOUNG: f64 = 0.5;
 /// How old "young" is at most where nothing is known of the endpoint.
 const YOUNG: Duration = Duration::from_millis(500);
 
-/// Takes the connection to `endpoint` that was parked last, if it is alive and not too old for `reuse`.
-pub(crate) fn take(
-    endpoint: &Endpoint,
-    reuse: Reuse,
-    settings: &Settings,
-    now: Moment,
-) -> Option<(Io, Making)> {
-    if reuse == Reuse::Never {
-        return None;
+thread_local! {
+    /// Which board is this worker's.
+    static MINE: Cell<usize> = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
+    };
+    /// Whose boards this worker looks after.
+    static TENDED: RefCell<Vec<(Weak<Upstream>, Weak<Endpoint>)>> = RefCell::default();
+}
+
+/// Only the holder of the gate's lock may do that, by now.
+pub(crate) struct Governed;
+
+impl Shelf {
+    pub(crate) fn new() -> Shelf {
+        static BOARDS: OnceLock<usize> = OnceLock::new();
+        let count = *BOARDS.get_or_init(|| available_parallelism().map_or(1, usize::from).min(BOARDS_MAX));
+        Shelf { boards: (0..count).map(|_| Board(Default::default())).collect() }
     }
-    PARKED.with_borrow_mut(|parked| {
-        let line = parked.get_mut(&endpoint.id)?;
-        while let Some(last) = line.last() {
+
+    /// How many rest.
+    pub(crate) fn len(&self) -> usize {
+        self.boards.iter().map(|board| board.content().parked.len()).sum()
+    }
+
+    /// From now on they count against caps. Says how many there are. Under the gate's lock.
+    pub(crate) fn govern(&self) -> u32 {
+        let govern = |board: &Board| {
+            let mut content = board.content();
+            content.governed = true;
+            content.parked.len() as u32
+        };
+        self.boards.iter().map(govern).sum()
+    }
+
+    /// Puts `parked` on this worker's board while nothing is counted.
+    ///
+    /// # Errors
+    /// It is counted, and not put anywhere.
+    fn put_free(&self, owner: Owner<'_>, parked: Parked) -> Result<(), (Parked, Governed)> {
+        let mut content = self.mine().content();
+        if content.governed {
+            return Err((parked, Governed));
+        }
+        content.put(owner, parked);
+        Ok(())
+    }
+
+    /// Puts `parked` on this worker's board, under the gate's lock; false if there is no room and it is
+    /// closed.
+    fn put_counted(&self, owner: Owner<'_>, parked: Parked) -> bool {
+        self.mine().content().put(owner, parked)
+    }
+
+    /// Takes the connection that this worker parked last while nothing is counted, if it is alive and not too
+    /// old for `reuse`.
+    ///
+    /// # Errors
+    /// They are counted, and nothing is taken.
+    pub(crate) fn take_free(&self, wanted: &Wanted<'_>) -> Result<Option<(Io, Making)>, Governed> {
+        let mut content = self.mine().content();
+        if content.governed { Err(Governed) } else { Ok(content.take(wanted).0) }
+    }
+
+    /// The same under the gate's lock; also says how many were closed as they were of no use.
+    pub(crate) fn take_counted(&self, wanted: &Wanted<'_>) -> (Option<(Io, Making)>, u32) {
+        self.mine().content().take(wanted)
+    }
+
+    /// Takes any that rests, of other workers if there is one, under the gate's lock.
+    pub(crate) fn take_any(&self) -> Option<Parked> {
+        let mine = MINE.get() % self.boards.len();
+        let others = (1..=self.boards.len()).map(|step| &self.boards[(mine + step) % self.boards.len()]);
+        others.into_iter().find_map(|board| board.content().parked.pop())
+    }
+
+    /// Closes all; says how many. Under the gate's lock.
+    pub(crate) fn clear(&self) -> u32 {
+        let clear = |board: &Board| board.content().parked.drain(..).count() as u32;
+        self.boards.iter().map(clear).sum()
+    }
+
+    fn mine(&self) -> &Board {
+        &self.boards[MINE.get() % self.boards.len()]
+    }
+}
+
+/// Whose connections they are.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    upstream: &'a Arc<Upstream>,
+    endpoint: &'a Arc<Endpoint>,
+}
+
+/// What a connection at rest is wanted for.
+pub(crate) struct Wanted<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) reuse: Reuse,
+    pub(crate) settings: &'a Settings,
+    pub(crate) now: Moment,
+}
+
+impl Wanted<'_> {
+    /// Whether `parked` will do.
+    pub(crate) fn fits(&self, parked: &mut Parked) -> bool {
+        let idle = self.now.since(parked.since);
+        let young = self.reuse == Reuse::Any || idle <= young(self.endpoint);
+        self.reuse != Reuse::Never
+            && young
+            && idle <= parked.limit(self.endpoint)
+            && parked.making.tls == self.settings.tls
+            && parked.is_quiet()
+    }
+}
+
+impl Board {
+    #[allow(clippy::disallowed_types)] // see the field
+    fn content(&self) -> std::sync::MutexGuard<'_, Content> {
+        // Every line leaves it whole, so a holder that panicked left nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Content {
+    fn put(&mut self, owner: Owner<'_>, parked: Parked) -> bool {
+        if self.parked.len() >= PARKED_MAX {
+            return false;
+        }
+        if !self.tended {
+            self.tended = true;
+            let whose = (Arc::downgrade(owner.upstream), Arc::downgrade(owner.endpoint));
+            TENDED.with_borrow_mut(|tended| tended.push(whose));
+        }
+        self.parked.push(parked);
+        true
+    }
+
+    /// Takes the newest that will do, and closes what is of no use to anybody: how many.
+    fn take(&mut self, wanted: &Wanted<'_>) -> (Option<(Io, Making)>, u32) {
+        let before = self.parked.len() as u32;
+        let taken = self.newest(wanted);
+        let closed = before - self.parked.len() as u32 - u32::from(taken.is_some());
+        (taken, closed)
+    }
+
+    fn newest(&mut self, wanted: &Wanted<'_>) -> Option<(Io, Making)> {
+        let Wanted { endpoint, reuse, settings, now } = *wanted;
+        if reuse == Reuse::Never {
+            return None;
+        }
+        while let Some(last) = self.parked.last() {
             let idle = now.since(last.since);
-            if idle > last.limit() {
+            if idle > last.limit(endpoint) {
                 // What lies below has rested longer.
-                line.clear();
+                self.parked.clear();
                 return None;
             }
             if reuse == Reuse::Young && idle > young(endpoint) {
                 return None;
             }
-            let mut last = line.pop()?;
+            let mut last = self.parked.pop()?;
             if last.making.tls != settings.tls {
                 continue;
             }
             if last.is_quiet() {
-                debug_assert!(std::ptr::eq(&*last.endpoint, endpoint), "an id names one endpoint");
                 return Some((last.io, last.making));
             }
             endpoint.closed_idle(idle);
         }
         None
-    })
+    }
+
+    /// Closes what is not worth keeping; says how many.
+    fn tidy(&mut self, endpoint: &Endpoint, now: Moment) -> u32 {
+        let before = self.parked.len();
+        self.parked.retain_mut(|parked| parked.is_worth_keeping(endpoint, now));
+        (before - self.parked.len()) as u32
+    }
 }
 
-/// Keeps `io`, which owes nobody anything, for the next lease of `endpoint`.
-pub(crate) fn park(io: Io, endpoint: Arc<Endpoint>, making: Making, settings: &PoolSettings) {
-    if endpoint.is_leaving() || endpoint.is_drained() || settings.idle.is_zero() {
-        return;
-    }
-    let (idle, max_age) = (settings.idle, settings.max_age);
-    PARKED.with_borrow_mut(|parked| {
-        let line = parked.entry(endpoint.id).or_default();
-        if line.len() < PARKED_MAX {
-            line.push(Parked { io, endpoint, since: Clock::coarse(), making, idle, max_age });
+impl Upstream {
+    /// Ends a lease of `endpoint` whose connection `io` owes nobody anything: keeps it for the next lease.
+    pub(crate) fn rest(self: &Arc<Self>, endpoint: &Arc<Endpoint>, io: Io, making: Making) {
+        let PoolSettings { idle, max_age, .. } = self.roster().settings.pool;
+        let owner = Owner { upstream: self, endpoint };
+        let mut parked = Parked { io, since: Clock::coarse(), making, idle, max_age };
+        if idle.is_zero() || endpoint.is_drained() || endpoint.is_leaving() {
+            // The connection first, then its place.
+            drop(parked);
+            return self.give_back(endpoint);
         }
-    });
+        if !self.gate().is_governed() {
+            match endpoint.shelf.put_free(owner, parked) {
+                Ok(()) => return self.give_back(endpoint),
+                Err((refused, Governed)) => parked = refused,
+            }
+        }
+        self.gate().with(|ledger| {
+            // Whether it leaves is decided under this lock too.
+            if !endpoint.is_leaving() && endpoint.shelf.put_counted(owner, parked) {
+                ledger.rest(endpoint);
+            } else {
+                ledger.give_back(endpoint);
+            }
+        });
+    }
 }
 
 /// Closes what rested too long, what its endpoint has closed, and what leads to endpoints out of use. To be
 /// called every second or so by each thread that leases.
 pub fn tidy_idle() {
     let now = Clock::now();
-    PARKED.with_borrow_mut(|parked| {
-        parked.retain(|_, line| {
-            line.retain_mut(|parked| parked.is_worth_keeping(now));
-            !line.is_empty()
+    // Taken out meanwhile: closing may free a place, and whoever is woken may park here.
+    let mut tended = TENDED.take();
+    tended.retain(|(upstream, endpoint)| {
+        let (Some(upstream), Some(endpoint)) = (upstream.upgrade(), endpoint.upgrade()) else { return false };
+        let mut content = endpoint.shelf.mine().content();
+        if !content.governed {
+            content.tidy(&endpoint, now);
+            return true;
+        }
+        drop(content);
+        upstream.gate().with(|ledger| {
+            let closed = endpoint.shelf.mine().content().tidy(&endpoint, now);
+            ledger.closed_at_rest(&endpoint, closed);
         });
+        true
+    });
+    TENDED.with_borrow_mut(|since| {
+        tended.append(since);
+        *since = tended;
     });
 }
 
@@ -134,22 +327,22 @@ fn young(endpoint: &Endpoint) -> Duration {
 }
 
 impl Parked {
-    fn limit(&self) -> Duration {
-        self.endpoint.idle_allowed().map_or(self.idle, |allowed| allowed.mul_f64(SHARE_ANY).min(self.idle))
+    fn limit(&self, endpoint: &Endpoint) -> Duration {
+        endpoint.idle_allowed().map_or(self.idle, |allowed| allowed.mul_f64(SHARE_ANY).min(self.idle))
     }
 
-    fn is_worth_keeping(&mut self, now: Moment) -> bool {
+    fn is_worth_keeping(&mut self, endpoint: &Endpoint, now: Moment) -> bool {
         let idle = now.since(self.since);
-        let out_of_use = self.endpoint.is_leaving() || self.endpoint.is_drained();
+        let out_of_use = endpoint.is_leaving() || endpoint.is_drained();
         if out_of_use
-            || idle > self.limit()
+            || idle > self.limit(endpoint)
             || self.max_age.is_some_and(|age| now.since(self.making.born) > age)
         {
             return false;
         }
         let quiet = self.is_quiet();
         if !quiet {
-            self.endpoint.closed_idle(idle);
+            endpoint.closed_idle(idle);
         }
         quiet
     }
@@ -159,5 +352,11 @@ impl Parked {
     fn is_quiet(&mut self) -> bool {
         let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
         matches!(Pin::new(&mut self.io).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)), Poll::Pending)
+    }
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shelf").field("rest", &self.len()).finish()
     }
 }

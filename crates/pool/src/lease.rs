@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Clock, EndpointAddr, Fault, Moment, Reason, Stage, Whose};
+use tieline_base::{Clock, EndpointAddr, Fault, Moment, Priority, Reason, Stage, Whose};
 use tieline_policy::Permit;
 use tieline_transport::tls::{TlsConnectError, connect_tls};
 use tieline_transport::{DialOptions, Io, dial, dial_first, is_exhaustion};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::balance::{NoChoice, Why};
 use crate::endpoint::Endpoint;
 use crate::gate::Admission;
-use crate::idle::{self, Making, Reuse};
+use crate::idle::{Making, Reuse, Wanted};
 use crate::outlier::Failure;
 use crate::retry::backoff;
 use crate::settings::{Secured, Settings};
@@ -29,6 +29,8 @@ pub struct Ask {
     pub hash: u64,
     /// Whether a connection will do that others have used.
     pub reuse: Reuse,
+    /// How important it is, where others wait too.
+    pub priority: Priority,
 }
 
 /// What happens on the way to a lease, for the connection's story.
@@ -87,7 +89,7 @@ impl Lease {
 
     /// The endpoint it leads to. One that [`Endpoint::is_leaving`] by now left while it was being dialed.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.loan.endpoint
+        self.loan.endpoint()
     }
 
     /// When the endpoint answered, or its open connection was taken.
@@ -116,7 +118,8 @@ impl Lease {
 #[derive(Debug)]
 pub struct Loan {
     upstream: Arc<Upstream>,
-    endpoint: Arc<Endpoint>,
+    /// Gone once its place was given back.
+    endpoint: Option<Arc<Endpoint>>,
 }
 
 impl Loan {
@@ -124,30 +127,33 @@ impl Loan {
     /// the server speaks first. The time between is the latency that balancing goes by, and the byte the
     /// proof that the endpoint serves.
     pub fn first_byte(&self, asked_at: Moment, now: Moment) {
-        self.endpoint.served(now.since(asked_at), now);
+        self.endpoint().served(now.since(asked_at), now);
     }
 
     /// The endpoint.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+        self.endpoint.as_ref().expect("only who gives it back takes it out, and keeps nothing of it")
     }
 
     /// Gives the place back, and keeps `io` for a later lease. Only for a connection on which everything
     /// asked was answered and nothing else came.
-    pub fn park(self, io: Io, making: Making) {
-        let settings = self.upstream.roster().settings.pool;
-        idle::park(io, self.endpoint.clone(), making, &settings);
+    pub fn park(mut self, io: Io, making: Making) {
+        if let Some(endpoint) = self.endpoint.take() {
+            self.upstream.rest(&endpoint, io, making);
+        }
     }
 
     /// The endpoint broke the connection. Enough of that in a row ejects it.
     pub fn upstream_failed(&self, error: &dyn fmt::Display) {
-        self.upstream.failed(&self.endpoint, Failure::Service, &error.to_string());
+        self.upstream.failed(self.endpoint(), Failure::Service, &error.to_string());
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        self.upstream.give_back(&self.endpoint);
+        if let Some(endpoint) = &self.endpoint {
+            self.upstream.give_back(endpoint);
+        }
     }
 }
 
@@ -220,7 +226,8 @@ struct Seat<'a> {
 impl Seat<'_> {
     fn into_lease(mut self, io: Io, connected_at: Moment, making: Making) -> Lease {
         self.passed_on = true;
-        let loan = Loan { upstream: Arc::clone(self.upstream), endpoint: Arc::clone(&self.endpoint) };
+        let (upstream, endpoint) = (Arc::clone(self.upstream), Some(Arc::clone(&self.endpoint)));
+        let loan = Loan { upstream, endpoint };
         Lease { io, loan, connected_at, making }
     }
 
@@ -247,6 +254,7 @@ struct Place<'a> {
     ticket: Option<Ticket>,
     /// A seat has it now.
     spent: bool,
+    priority: Priority,
     /// When the wait for it ends in a fault.
     deadline: Moment,
 }
@@ -258,7 +266,7 @@ impl Place<'_> {
         self.spent = false;
         let turn = match self.ticket {
             Some(ticket) => gate.with(|ledger| ledger.put_back(ticket)),
-            None => match gate.with(|ledger| ledger.ask()) {
+            None => match gate.with(|ledger| ledger.ask(self.priority)) {
                 Admission::Refused => return Err(fault(Whose::Us, Reason::LimitQueue)),
                 Admission::Granted(ticket) => {
                     self.ticket = Some(ticket);
@@ -277,8 +285,9 @@ impl Place<'_> {
     async fn until_granted(&self, turn: oneshot::Receiver<()>) -> Result<(), Fault> {
         match timeout(self.deadline.since(Clock::now()), turn).await {
             Ok(Ok(())) => Ok(()),
-            // The gate drops a sleeper only after waking it, so this cannot be told from a wait that is over.
-            Ok(Err(_)) | Err(_) => Err(fault(Whose::Us, Reason::TimeoutAcquire)),
+            // The gate drops a sleeper that it has not woken only if another takes its place in line.
+            Ok(Err(_)) => Err(fault(Whose::Us, Reason::LimitShed)),
+            Err(_) => Err(fault(Whose::Us, Reason::TimeoutAcquire)),
         }
     }
 }
@@ -312,7 +321,13 @@ impl<'a> Dialing<'a> {
         let settings = Arc::clone(&upstream.roster().settings);
         Dialing {
             upstream,
-            place: Place { upstream, ticket: None, spent: false, deadline: now.after(settings.acquire) },
+            place: Place {
+                upstream,
+                ticket: None,
+                spent: false,
+                priority: ask.priority,
+                deadline: now.after(settings.acquire),
+            },
             ask,
             tried: Vec::new(),
             deadline: now.after(settings.connect),
@@ -334,7 +349,9 @@ impl<'a> Dialing<'a> {
                 }
             };
             observe(Event::Chosen { endpoint: &seat.endpoint, why });
-            if let Some((io, making)) = idle::take(&seat.endpoint, self.ask.reuse, &self.settings, now) {
+            let wanted =
+                Wanted { endpoint: &seat.endpoint, reuse: self.ask.reuse, settings: &self.settings, now };
+            if let Some((io, making)) = self.upstream.rested(&wanted) {
                 observe(Event::Reused { endpoint: &seat.endpoint });
                 return Ok(seat.into_lease(io, now, making));
             }

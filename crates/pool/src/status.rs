@@ -47,6 +47,8 @@ pub struct EndpointStatus {
     pub leaving: bool,
     /// Leases out.
     pub in_flight: u32,
+    /// Connections that wait, open, for the next lease.
+    pub idle: usize,
     /// Connections made since it is known.
     pub connects: u64,
     /// Failures to connect, and connections that it broke.

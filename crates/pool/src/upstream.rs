@@ -16,6 +16,7 @@ use crate::health::Verdict;
 use crate::name::{Answer, Name};
 use crate::outlier::Failure;
 use crate::retry::RetryBudget;
+use crate::room;
 use crate::roster::Roster;
 use crate::settings::{EndpointSettings, HealthSettings, Settings};
 use crate::state::{EndpointId, Ticket};
@@ -295,6 +296,7 @@ impl Upstream {
             let unresolved = control.names.values().any(|name| !name.asked);
             let roster = Roster { settings, endpoints, unresolved };
             self.govern(ledger, &control, &old, &roster);
+            room::clear(ledger, &left);
             open_selected(ledger, &roster, now);
             self.roster.store(Arc::new(roster));
             left
@@ -317,7 +319,8 @@ impl Upstream {
             if was_governed && is_in(old, endpoint.id) {
                 state.set_cap(endpoint.id, endpoint.cap(), grants);
             } else if !was_governed || is_in(new, endpoint.id) {
-                state.add(endpoint.id, endpoint.cap(), endpoint.tally.govern());
+                let (lent, idle) = (endpoint.tally.govern(), endpoint.shelf.govern());
+                state.add(endpoint.id, endpoint.cap(), lent, idle);
             }
         }
         for endpoint in control.leaving.iter() {

@@ -89,6 +89,35 @@ impl Io {
         }
     }
 
+    /// The same connection, watched by the poller of the worker that calls; the other one forgets it.
+    ///
+    /// # Errors
+    /// The worker's poller takes no more, or there is no descriptor left. The connection is closed then.
+    pub fn moved_here(self) -> io::Result<Io> {
+        match self {
+            Io::Tcp(tcp) => TcpStream::from_std(tcp.into_std()?).map(Io::Tcp),
+            Io::Unix(unix) => UnixStream::from_std(unix.into_std()?).map(Io::Unix),
+            Io::Tls(mut tls) => {
+                let carrier = tls.carrier_mut();
+                let family = match carrier.socket() {
+                    Socket::Tcp(_) => AddressFamily::INET,
+                    Socket::Unix(_) => AddressFamily::UNIX,
+                };
+                // The TLS state cannot be parted from its carrier, so the socket gets another descriptor.
+                *carrier = Io::adopt(carrier.as_fd().try_clone_to_owned()?, family)?;
+                Ok(Io::Tls(tls))
+            }
+        }
+    }
+
+    /// Whether nothing waits to be read on the socket, neither bytes nor an end. Asks the kernel, not the
+    /// poller, which may not have heard yet.
+    pub fn is_silent(&self) -> bool {
+        use rustix::net::{RecvFlags, recv};
+        let peeked = recv(self, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        peeked.err() == Some(rustix::io::Errno::AGAIN)
+    }
+
     /// Makes the coming close a reset, so that the peer cannot take a broken stream for a whole one.
     pub fn abort_on_close(&self) {
         if let Some(stream) = self.stream() {

@@ -5,6 +5,7 @@
 mod support;
 
 mod attacks;
+mod caps;
 mod curl;
 mod endpoints;
 mod ends;

@@ -7,7 +7,7 @@ use tieline_base::Bytes;
 
 use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{AccessWord, ClientWord, OFF, ProxyProtocolIn, SELF_SIGNED, Tell};
+use crate::words::{AccessWord, ClientWord, OFF, PriorityWord, ProxyProtocolIn, SELF_SIGNED, Tell};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -290,6 +290,13 @@ pub(crate) static ROUTE: Block = Block {
             .or_else("Nobody is let in, unless `access` is \"public\".")
             .means("Whom `access = \"policy\"` lets in.")
             .example(r#"{ from = ["10.0.0.0/8"] }"#),
+        key("priority", Kind::Words(PriorityWord::WORDS))
+            .or("normal")
+            .means(
+                "How important what comes this way is: where an upstream has no room for all, the more \
+                 important are served first, and the less important are refused first.",
+            )
+            .example("high"),
         key("schedule", Kind::OneOrMore(&Kind::Schedule))
             .or_else("The route is always open.")
             .means(
@@ -307,7 +314,6 @@ pub(crate) static ROUTE: Block = Block {
             .example("5m"),
     ],
     later: &[
-        of_feature("priority", "queues by priority"),
         of_protocols("database", &[Postgres, Mysql]),
         of_protocols("user", &[Postgres, Mysql]),
     ],

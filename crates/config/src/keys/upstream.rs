@@ -100,7 +100,10 @@ pub(crate) static ENDPOINT: Block = Block {
             .example("2"),
         key("connections", Kind::Whole { least: 1, most: WHOLE_MAX })
             .or_else("No limit.")
-            .means("How many connections it may be given at once; the rest go elsewhere, or wait.")
+            .means(
+                "How many connections it may have at once, those at rest included; the rest go elsewhere, \
+                 or wait.",
+            )
             .example("50"),
     ],
     later: &[of_protocols("role", &[Postgres, Mysql])],
@@ -211,11 +214,14 @@ pub(crate) static POOL: Block = Block {
     keys: &[
         key("size", Kind::Whole { least: 1, most: WHOLE_MAX })
             .or_else("No limit.")
-            .means("How many connections all endpoints together may be given at once.")
+            .means("How many connections all endpoints together may have at once, those at rest included.")
             .example("200"),
         key("queue", Kind::Whole { least: 0, most: 1_000_000 })
             .or("1000")
-            .means("How many clients may wait for room, first come, first served; the next one is refused.")
+            .means(
+                "How many clients may wait for room, first come, first served among the equally important \
+                 (see `priority` of routes); the next one is refused.",
+            )
             .example("100"),
         key("idle", Kind::Duration { least: MILLISECOND })
             .or("60s")

@@ -57,6 +57,8 @@ pub(super) struct EndpointView {
     cap: Option<u32>,
     /// Live connections to it.
     in_flight: u32,
+    /// Connections that wait, open, for the next use.
+    idle: usize,
     /// Connections made since it is known.
     connects: u64,
     /// Failures to connect, and connections that it broke.
@@ -87,6 +89,8 @@ pub(super) struct PoolView {
     size: Option<u32>,
     /// Connections in use.
     in_use: u32,
+    /// Connections that wait, open, for the next use.
+    idle: usize,
     /// Connections that wait for a place.
     waiting: usize,
     /// How many may wait.
@@ -107,6 +111,7 @@ pub(super) async fn pools(permit: AdminPermit, State(plane): State<Plane>) -> Js
     let view = |status: UpstreamStatus| PoolView {
         size: status.size.map(Into::into),
         in_use: status.in_flight,
+        idle: status.endpoints.iter().map(|endpoint| endpoint.idle).sum(),
         waiting: status.waiting,
         queue: status.queue,
         oldest_wait_seconds: waits.get(&*status.name).map(Duration::as_secs_f64),
@@ -171,6 +176,7 @@ impl EndpointView {
             tier: status.tier,
             cap: status.cap.map(Into::into),
             in_flight: status.in_flight,
+            idle: status.idle,
             connects: status.connects,
             failures: status.failures,
             latency_ms: status.latency.map(|latency| latency.as_secs_f64() * 1e3),

@@ -8,7 +8,7 @@ const B: EndpointId = EndpointId(2);
 fn state(size: u32, queue: usize, caps: &[(EndpointId, u32)]) -> PoolState {
     let mut state = PoolState::new(size, queue);
     for (id, cap) in caps {
-        state.add(*id, *cap, 0);
+        state.add(*id, *cap, 0, 0);
     }
     state.set_open(|_| true, &mut Vec::new());
     state
@@ -23,7 +23,7 @@ fn granted(answer: Answer) -> Ticket {
 
 fn queued(answer: Answer) -> Ticket {
     match answer {
-        Answer::Queued(ticket, _) => ticket,
+        Answer::Queued(ticket, ..) => ticket,
         other => panic!("{other:?}"),
     }
 }
@@ -31,11 +31,11 @@ fn queued(answer: Answer) -> Ticket {
 #[test]
 fn the_oldest_waits_no_longer_when_a_lease_comes_back() {
     let mut state = state(1, 2, &[(A, 9)]);
-    let first = granted(state.ask());
+    let first = granted(state.ask(Priority::Normal));
     assert!(state.claim(first, A, &mut Vec::new()));
-    let second = queued(state.ask());
-    assert_eq!(state.ask(), Answer::Queued(Ticket(2), 1));
-    assert_eq!(state.ask(), Answer::Refused);
+    let second = queued(state.ask(Priority::Normal));
+    assert_eq!(state.ask(Priority::Normal), Answer::Queued(Ticket::new(2, Priority::Normal), 1, None));
+    assert_eq!(state.ask(Priority::Normal), Answer::Refused);
     let mut grants = Vec::new();
     state.give_back(A, &mut grants);
     assert_eq!(grants, [second]);
@@ -44,10 +44,10 @@ fn the_oldest_waits_no_longer_when_a_lease_comes_back() {
 #[test]
 fn a_waiter_that_leaves_makes_room_in_line_and_a_granted_one_passes_its_place_on() {
     let mut state = state(1, 1, &[(A, 9)]);
-    let (first, mut grants) = (granted(state.ask()), Vec::new());
-    let second = queued(state.ask());
+    let (first, mut grants) = (granted(state.ask(Priority::Normal)), Vec::new());
+    let second = queued(state.ask(Priority::Normal));
     state.leave(second, &mut grants);
-    let third = queued(state.ask());
+    let third = queued(state.ask(Priority::Normal));
     state.leave(first, &mut grants);
     assert_eq!(grants, [third]);
 }
@@ -55,11 +55,11 @@ fn a_waiter_that_leaves_makes_room_in_line_and_a_granted_one_passes_its_place_on
 #[test]
 fn an_endpoint_at_its_cap_is_waited_for() {
     let mut state = state(9, 9, &[(A, 1)]);
-    let first = granted(state.ask());
-    let second = queued(state.ask()); // the room is promised to the first
+    let first = granted(state.ask(Priority::Normal));
+    let second = queued(state.ask(Priority::Normal)); // the room is promised to the first
     assert!(state.claim(first, A, &mut Vec::new()));
     let mut grants = Vec::new();
-    state.add(B, 1, 0);
+    state.add(B, 1, 0, 0);
     state.set_open(|_| true, &mut grants);
     assert_eq!(grants, [second]);
     assert!(!state.claim(second, A, &mut Vec::new()));
@@ -70,16 +70,16 @@ fn an_endpoint_at_its_cap_is_waited_for() {
 fn a_closed_endpoint_promises_nothing_but_may_be_claimed() {
     let mut state = state(9, 9, &[(A, 1), (B, 1)]);
     state.set_open(|id| id == A, &mut Vec::new());
-    let first = granted(state.ask());
-    queued(state.ask());
+    let first = granted(state.ask(Priority::Normal));
+    queued(state.ask(Priority::Normal));
     assert!(state.claim(first, B, &mut Vec::new()), "a second attempt may use a later tier");
 }
 
 #[test]
 fn who_finds_no_room_after_all_is_first_in_line_again() {
     let (mut state, mut grants) = (state(9, 9, &[(A, 1)]), Vec::new());
-    let first = granted(state.ask());
-    let second = queued(state.ask());
+    let first = granted(state.ask(Priority::Normal));
+    let second = queued(state.ask(Priority::Normal));
     state.set_open(|_| false, &mut grants);
     state.put_back(first, &mut grants);
     state.set_open(|_| true, &mut grants);
@@ -90,21 +90,21 @@ fn who_finds_no_room_after_all_is_first_in_line_again() {
 #[test]
 fn leases_from_before_the_caps_count_against_them() {
     let mut state = PoolState::new(3, 9);
-    state.add(A, 9, 3);
+    state.add(A, 9, 3, 0);
     state.set_open(|_| true, &mut Vec::new());
-    let waiter = queued(state.ask());
+    let waiter = queued(state.ask(Priority::Normal));
     let mut grants = Vec::new();
     state.remove(A);
     state.give_back(A, &mut grants);
     assert_eq!((grants.as_slice(), state.lent()), (&[][..], 2), "room, but no endpoint");
-    state.add(B, 9, 0);
+    state.add(B, 9, 0, 0);
     state.set_open(|_| true, &mut grants);
     assert_eq!(grants, [waiter]);
 }
 
 #[derive(Clone, Debug)]
 enum Op {
-    Ask,
+    Ask(usize),
     Leave(prop::sample::Index),
     Claim(prop::sample::Index, prop::sample::Index),
     Unclaim(prop::sample::Index),
@@ -120,7 +120,7 @@ enum Op {
 fn any_op() -> impl Strategy<Value = Op> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        8 => Just(Op::Ask),
+        8 => (0usize..4).prop_map(Op::Ask),
         2 => index().prop_map(Op::Leave),
         8 => (index(), index()).prop_map(|(ticket, endpoint)| Op::Claim(ticket, endpoint)),
         2 => index().prop_map(Op::Unclaim),
@@ -162,7 +162,9 @@ impl Onlooker {
 
     fn take_grants(&mut self, grants: Vec<Ticket>) {
         for ticket in grants {
-            assert_eq!(self.waiting.pop_first(), Some(ticket), "the oldest waiter first");
+            let first = self.waiting.iter().find(|other| other.priority() == ticket.priority());
+            assert_eq!(first, Some(&ticket), "the oldest of the equally important first");
+            self.waiting.remove(&ticket);
             assert!(self.granted.insert(ticket), "granted twice");
             assert!(self.lent() <= self.size, "granted above the cap");
         }
@@ -177,7 +179,7 @@ fn chosen<T: Copy>(index: &prop::sample::Index, of: impl IntoIterator<Item = T>)
 fn step(op: Op, state: &mut PoolState, seen: &mut Onlooker, next_id: &mut u64) {
     let mut grants = Vec::new();
     match op {
-        Op::Ask | Op::Leave(_) | Op::Claim(..) | Op::Unclaim(_) | Op::PutBack(_) | Op::GiveBack(_) => {
+        Op::Ask(_) | Op::Leave(_) | Op::Claim(..) | Op::Unclaim(_) | Op::PutBack(_) | Op::GiveBack(_) => {
             ask_step(op, state, seen, &mut grants);
         }
         Op::Add(_) | Op::Remove(_) | Op::Cap(..) | Op::Open(_) | Op::Resize(..) => {
@@ -189,15 +191,22 @@ fn step(op: Op, state: &mut PoolState, seen: &mut Onlooker, next_id: &mut u64) {
 
 fn ask_step(op: Op, state: &mut PoolState, seen: &mut Onlooker, grants: &mut Vec<Ticket>) {
     match op {
-        Op::Ask => match state.ask() {
+        Op::Ask(class) => match state.ask(Priority::ALL[class]) {
             Answer::Granted(ticket) => {
                 assert!(seen.waiting.is_empty() && seen.has_room_for_one_more(), "granted out of turn");
                 seen.granted.insert(ticket);
             }
-            Answer::Queued(ticket, ahead) => {
-                assert_eq!(ahead, seen.waiting.len());
+            Answer::Queued(ticket, ahead, displaced) => {
+                let before = seen.waiting.len();
+                if let Some(displaced) = displaced {
+                    assert!(displaced.priority() > ticket.priority(), "who is no less important is sent away");
+                    assert_eq!(seen.waiting.iter().map(|other| other.priority()).max(), Some(displaced.priority()));
+                    assert!(seen.waiting.len() >= seen.queue && seen.waiting.remove(&displaced));
+                }
+                assert_eq!(ahead, seen.waiting.iter().filter(|o| o.priority() <= ticket.priority()).count());
                 seen.waiting.insert(ticket);
-                assert!(seen.waiting.len() <= seen.queue, "the line is longer than its bound");
+                let grown = seen.waiting.len() > before;
+                assert!(!grown || seen.waiting.len() <= seen.queue, "the line is longer than its bound");
             }
             Answer::Refused => assert!(seen.waiting.len() >= seen.queue, "refused with room in line"),
         },
@@ -254,7 +263,7 @@ fn endpoint_step(
     match op {
         Op::Add(cap) => {
             *next_id += 1;
-            state.add(EndpointId(*next_id), cap, 0);
+            state.add(EndpointId(*next_id), cap, 0, 0);
             seen.endpoints.insert(EndpointId(*next_id), (cap, false));
         }
         Op::Remove(index) => {
@@ -305,5 +314,101 @@ proptest! {
         }
         prop_assert_eq!((state.lent(), state.waiting(), state.unclaimed.len()), (0, 0, 0));
         prop_assert!(state.slots.iter().all(|slot| slot.lent == 0 && !slot.leaving));
+    }
+}
+
+/// Connections as an endpoint would count them.
+#[derive(Default)]
+struct Wires {
+    lent: u32,
+    idle: u32,
+}
+
+/// Makes a claim good as [`Upstream`](crate::Upstream) does: by a connection at rest, or by a new one.
+fn connect(state: &mut PoolState, wires: &mut BTreeMap<EndpointId, Wires>, endpoint: EndpointId, reuse: bool) {
+    loop {
+        let here = wires.entry(endpoint).or_default();
+        if reuse && here.idle > 0 {
+            here.idle -= 1;
+            state.wake(endpoint);
+            break;
+        }
+        let other = match state.may_dial(endpoint) {
+            Dialing::Now => break,
+            Dialing::AfterOneHere => endpoint,
+            Dialing::AfterOne => *wires.iter().find(|(_, wires)| wires.idle > 0).expect("one rests").0,
+        };
+        wires.get_mut(&other).expect("it was there").idle -= 1;
+        state.wake(other);
+    }
+    wires.entry(endpoint).or_default().lent += 1;
+}
+
+proptest! {
+    /// What is open, lent or at rest, never passes a cap; and nobody waits because of what rests.
+    #[test]
+    fn connections_at_rest_count_and_hold_nobody_up(
+        size in 1u32..6,
+        caps in prop::collection::vec(1u32..4, 1..4),
+        steps in prop::collection::vec((0u8..3, any::<prop::sample::Index>(), any::<bool>()), 1..200),
+    ) {
+        let ids: Vec<EndpointId> = (1..=caps.len() as u64).map(EndpointId).collect();
+        let with_caps: Vec<_> = ids.iter().copied().zip(caps.iter().copied()).collect();
+        let (mut state, mut wires) = (state(size, 0, &with_caps), BTreeMap::<EndpointId, Wires>::new());
+        for (act, index, flag) in steps {
+            let endpoint = *index.get(&ids);
+            let lent = wires.get(&endpoint).map_or(0, |wires| wires.lent);
+            let out: u32 = wires.values().map(|wires| wires.lent).sum();
+            if act == 0 {
+                match state.ask(Priority::Normal) {
+                    Answer::Granted(ticket) if state.claim(ticket, endpoint, &mut Vec::new()) => {
+                        connect(&mut state, &mut wires, endpoint, flag);
+                    }
+                    Answer::Granted(ticket) => {
+                        prop_assert_eq!(lent, caps[endpoint.0 as usize - 1]);
+                        state.leave(ticket, &mut Vec::new());
+                    }
+                    _ => {
+                        let room = with_caps.iter().any(|(id, cap)| wires.get(id).is_none_or(|w| w.lent < *cap));
+                        prop_assert!(out >= size || !room, "held up with {} out", out);
+                    }
+                }
+            } else if lent > 0 {
+                let here = wires.get_mut(&endpoint).unwrap();
+                here.lent -= 1;
+                if flag {
+                    here.idle += 1;
+                    state.rest(endpoint, &mut Vec::new());
+                } else {
+                    state.give_back(endpoint, &mut Vec::new());
+                }
+            }
+            for (id, cap) in &with_caps {
+                let open = wires.get(id).map_or(0, |wires| wires.lent + wires.idle);
+                prop_assert!(open <= *cap, "{} connections of {}", open, cap);
+            }
+            prop_assert!(wires.values().map(|wires| wires.lent + wires.idle).sum::<u32>() <= size);
+            prop_assert_eq!(state.idle(), wires.values().map(|wires| wires.idle).sum::<u32>());
+        }
+    }
+
+    /// The limit bounds what is lent, but for what is exempt.
+    #[test]
+    fn the_limit_spares_what_is_exempt(limit in 0u32..5, exempt in 0u32..4) {
+        let mut state = state(100, 100, &[(A, 100)]);
+        for _ in 0..exempt {
+            let ticket = granted(state.ask(Priority::Normal));
+            prop_assert!(state.claim(ticket, A, &mut Vec::new()));
+            state.exempt(&mut Vec::new());
+        }
+        state.limit(limit, &mut Vec::new());
+        for _ in 0..limit {
+            let ticket = granted(state.ask(Priority::Normal));
+            prop_assert!(state.claim(ticket, A, &mut Vec::new()));
+        }
+        let waiter = queued(state.ask(Priority::Normal));
+        let mut grants = Vec::new();
+        state.limit(limit + 1, &mut grants);
+        prop_assert_eq!(grants, vec![waiter]);
     }
 }

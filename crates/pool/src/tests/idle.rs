@@ -76,3 +76,92 @@ async fn what_must_not_be_done_twice_gets_a_young_connection_or_a_new_one() {
     );
     assert!(lease_for(&upstream, "db", Reuse::Any).await.is_reused(), "younger than four fifths of it");
 }
+
+fn capped(server: &TcpServer, cap: u32) -> Settings {
+    let mut settings = settings(&[server.address()]);
+    settings.endpoints[0].cap = std::num::NonZeroU32::new(cap);
+    settings
+}
+
+/// Runs `work` on a thread and a runtime of its own, as a worker is.
+fn on_another_worker<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+        scope.spawn(run).join().unwrap()
+    })
+}
+
+#[test]
+fn at_the_cap_a_connection_that_rests_at_another_worker_is_lent_here() {
+    let server = TcpServer::echo();
+    let upstream = upstream(capped(&server, 1));
+    // Workers live as long as the process: the other one's runtime must not end before its connection.
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    other.block_on(async { park(lease_for(&upstream, "db", Reuse::Any).await) });
+    let echoed = on_another_worker(async {
+        let lease = lease_for(&upstream, "db", Reuse::Any).await;
+        assert!(lease.is_reused());
+        let (mut io, _loan) = lease.split();
+        let mut heard = [0; 2];
+        tokio::io::AsyncWriteExt::write_all(&mut io, b"hi").await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut io, &mut heard).await.unwrap();
+        heard
+    });
+    assert_eq!((&echoed, server.accepted()), (b"hi", 1));
+    let endpoint = &upstream.status().endpoints[0];
+    assert_eq!((endpoint.in_flight, endpoint.idle), (0, 0));
+}
+
+#[test]
+fn at_the_cap_one_that_rests_is_closed_for_an_ask_that_wants_its_own() {
+    let server = TcpServer::echo();
+    let upstream = upstream(capped(&server, 1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        park(lease_for(&upstream, "db", Reuse::Any).await);
+        assert!(wait_until(PATIENCE, || server.open() == 1));
+        let fresh = lease_for(&upstream, "db", Reuse::Never).await;
+        assert!(!fresh.is_reused());
+        assert!(wait_until(PATIENCE, || server.accepted() == 2 && server.open() == 1));
+    });
+}
+
+#[test]
+fn the_size_of_the_whole_counts_what_rests_at_other_endpoints() {
+    let servers = [TcpServer::echo(), TcpServer::echo()];
+    let size = std::num::NonZeroU32::new(1);
+    let pool = PoolSettings { size, ..PoolSettings::default() };
+    let addresses = servers.each_ref().map(TcpServer::address);
+    let upstream = upstream(Settings { pool, balance: crate::Balance::RoundRobin, ..settings(&addresses) });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for turn in 0..6 {
+            park(lease_for(&upstream, "db", Reuse::Any).await);
+            let open = || servers.iter().map(TcpServer::open).sum::<usize>();
+            assert!(wait_until(PATIENCE, || open() == 1), "turn {turn}: {} are open", open());
+        }
+    });
+}
+
+#[test]
+fn a_cap_that_comes_with_a_reload_counts_what_rests() {
+    let server = TcpServer::echo();
+    let plain = settings(&[server.address()]);
+    let upstream = upstream(plain);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let three = [
+            lease_for(&upstream, "db", Reuse::Any).await,
+            lease_for(&upstream, "db", Reuse::Any).await,
+            lease_for(&upstream, "db", Reuse::Any).await,
+        ];
+        three.into_iter().for_each(park);
+        upstream.apply(capped(&server, 2));
+        let held = [
+            lease_for(&upstream, "db", Reuse::Never).await,
+            lease_for(&upstream, "db", Reuse::Never).await,
+        ];
+        assert!(wait_until(PATIENCE, || server.open() == 2), "{} are open", server.open());
+        drop(held);
+    });
+}

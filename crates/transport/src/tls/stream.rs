@@ -23,6 +23,11 @@ impl TlsStream {
         self.0.get_ref().0
     }
 
+    /// The same, to be replaced by another way to the same peer.
+    pub(crate) fn carrier_mut(&mut self) -> &mut Io {
+        self.0.get_mut().0
+    }
+
     /// Whether decrypted bytes, or an end, wait here: the socket need not be ready then.
     pub(crate) fn holds_unread(&self) -> bool {
         !self.0.get_ref().1.wants_read()
