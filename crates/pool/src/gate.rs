@@ -33,7 +33,11 @@ pub(crate) struct Ledger {
 pub(crate) enum Admission {
     Granted(Ticket),
     /// `turn` comes, or its sender is dropped when a more important ask has taken the place in line.
-    Queued { ticket: Ticket, ahead: usize, turn: oneshot::Receiver<()> },
+    Queued {
+        ticket: Ticket,
+        ahead: usize,
+        turn: oneshot::Receiver<()>,
+    },
     Refused,
 }
 

@@ -98,23 +98,33 @@ impl Io {
             Io::Tcp(tcp) => TcpStream::from_std(tcp.into_std()?).map(Io::Tcp),
             Io::Unix(unix) => UnixStream::from_std(unix.into_std()?).map(Io::Unix),
             Io::Tls(mut tls) => {
-                let carrier = tls.carrier_mut();
-                let family = match carrier.socket() {
-                    Socket::Tcp(_) => AddressFamily::INET,
-                    Socket::Unix(_) => AddressFamily::UNIX,
-                };
                 // The TLS state cannot be parted from its carrier, so the socket gets another descriptor.
-                *carrier = Io::adopt(carrier.as_fd().try_clone_to_owned()?, family)?;
+                let moved = tls.carrier().twin()?;
+                *tls.carrier_mut() = moved;
                 Ok(Io::Tls(tls))
             }
+            // It moves with what it is part of.
+            Io::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// The same socket by another descriptor, watched by the poller of the worker that calls.
+    fn twin(&self) -> io::Result<Io> {
+        let family = match self.socket() {
+            Some(Socket::Tcp(_)) => AddressFamily::INET,
+            Some(Socket::Unix(_)) => AddressFamily::UNIX,
+            None => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        let descriptor = self.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+        Io::adopt(descriptor.try_clone_to_owned()?, family)
     }
 
     /// Whether nothing waits to be read on the socket, neither bytes nor an end. Asks the kernel, not the
     /// poller, which may not have heard yet.
     pub fn is_silent(&self) -> bool {
         use rustix::net::{RecvFlags, recv};
-        let peeked = recv(self, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let Some(socket) = self.descriptor() else { return false };
+        let peeked = recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         peeked.err() == Some(rustix::io::Errno::AGAIN)
     }
 

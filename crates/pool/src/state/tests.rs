@@ -199,8 +199,14 @@ fn ask_step(op: Op, state: &mut PoolState, seen: &mut Onlooker, grants: &mut Vec
             Answer::Queued(ticket, ahead, displaced) => {
                 let before = seen.waiting.len();
                 if let Some(displaced) = displaced {
-                    assert!(displaced.priority() > ticket.priority(), "who is no less important is sent away");
-                    assert_eq!(seen.waiting.iter().map(|other| other.priority()).max(), Some(displaced.priority()));
+                    assert!(
+                        displaced.priority() > ticket.priority(),
+                        "who is no less important is sent away"
+                    );
+                    assert_eq!(
+                        seen.waiting.iter().map(|other| other.priority()).max(),
+                        Some(displaced.priority())
+                    );
                     assert!(seen.waiting.len() >= seen.queue && seen.waiting.remove(&displaced));
                 }
                 assert_eq!(ahead, seen.waiting.iter().filter(|o| o.priority() <= ticket.priority()).count());
@@ -325,7 +331,12 @@ struct Wires {
 }
 
 /// Makes a claim good as [`Upstream`](crate::Upstream) does: by a connection at rest, or by a new one.
-fn connect(state: &mut PoolState, wires: &mut BTreeMap<EndpointId, Wires>, endpoint: EndpointId, reuse: bool) {
+fn connect(
+    state: &mut PoolState,
+    wires: &mut BTreeMap<EndpointId, Wires>,
+    endpoint: EndpointId,
+    reuse: bool,
+) {
     loop {
         let here = wires.entry(endpoint).or_default();
         if reuse && here.idle > 0 {

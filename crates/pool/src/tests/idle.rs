@@ -86,7 +86,8 @@ fn capped(server: &TcpServer, cap: u32) -> Settings {
 /// Runs `work` on a thread and a runtime of its own, as a worker is.
 fn on_another_worker<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
-        let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+        let run =
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
         scope.spawn(run).join().unwrap()
     })
 }
@@ -157,10 +158,8 @@ fn a_cap_that_comes_with_a_reload_counts_what_rests() {
         ];
         three.into_iter().for_each(park);
         upstream.apply(capped(&server, 2));
-        let held = [
-            lease_for(&upstream, "db", Reuse::Never).await,
-            lease_for(&upstream, "db", Reuse::Never).await,
-        ];
+        let held =
+            [lease_for(&upstream, "db", Reuse::Never).await, lease_for(&upstream, "db", Reuse::Never).await];
         assert!(wait_until(PATIENCE, || server.open() == 2), "{} are open", server.open());
         drop(held);
     });
