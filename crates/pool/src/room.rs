@@ -6,7 +6,7 @@ use tieline_transport::Io;
 
 use crate::endpoint::Endpoint;
 use crate::gate::Ledger;
-use crate::idle::{Governed, Making, Parked, Wanted};
+use crate::idle::{Making, Parked, Wanted};
 use crate::state::Dialing;
 use crate::upstream::Upstream;
 
@@ -26,11 +26,10 @@ impl Upstream {
     /// A connection at rest for whoever has claimed `wanted.endpoint`; if there is none, a new one may be
     /// made when this returns, and the caps hold.
     pub(crate) fn rested(&self, wanted: &Wanted<'_>) -> Option<(Io, Making)> {
-        if !self.gate().is_governed() {
-            match wanted.endpoint.shelf.take_free(wanted) {
-                Ok(taken) => return taken,
-                Err(Governed) => {}
-            }
+        if !self.gate().is_governed()
+            && let Ok(taken) = wanted.endpoint.shelf.take_free(wanted)
+        {
+            return taken;
         }
         loop {
             match self.gate().with(|ledger| self.find(ledger, wanted)) {
