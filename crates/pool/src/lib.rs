@@ -19,6 +19,7 @@ mod idle;
 mod keeper;
 mod lease;
 mod line;
+mod loan;
 mod name;
 mod outlier;
 mod retry;
@@ -35,7 +36,8 @@ pub use balance::{Balance, Standing, Why};
 pub use endpoint::Endpoint;
 pub use health::Thresholds;
 pub use idle::{Making, Reuse, tidy_idle};
-pub use lease::{Ask, Event, Lease, LeaseError, Loan};
+pub use lease::{Ask, Event, Lease, LeaseError};
+pub use loan::Loan;
 pub use outlier::OutlierSettings;
 pub use settings::{
     DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Secured, Settings,

@@ -1,0 +1,56 @@
+//! The place that a connection on loan takes, and what is told of how the loan went.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tieline_base::Moment;
+use tieline_transport::Io;
+
+use crate::endpoint::Endpoint;
+use crate::idle::Making;
+use crate::outlier::Failure;
+use crate::upstream::Upstream;
+
+/// The place that a leased connection takes. Dropping it gives the place back at once, to the oldest that
+/// waits.
+#[derive(Debug)]
+pub struct Loan {
+    pub(crate) upstream: Arc<Upstream>,
+    /// Gone once its place was given back.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+}
+
+impl Loan {
+    /// The endpoint's first byte came `now`, to what was sent to it at `asked_at`, or to the connecting where
+    /// the server speaks first. The time between is the latency that balancing goes by, and the byte the
+    /// proof that the endpoint serves.
+    pub fn first_byte(&self, asked_at: Moment, now: Moment) {
+        self.endpoint().served(now.since(asked_at), now);
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        self.endpoint.as_ref().expect("only who gives it back takes it out, and keeps nothing of it")
+    }
+
+    /// Gives the place back, and keeps `io` for a later lease. Only for a connection on which everything
+    /// asked was answered and nothing else came.
+    pub fn park(mut self, io: Io, making: Making) {
+        if let Some(endpoint) = self.endpoint.take() {
+            self.upstream.rest(&endpoint, io, making);
+        }
+    }
+
+    /// The endpoint broke the connection. Enough of that in a row ejects it.
+    pub fn upstream_failed(&self, error: &dyn fmt::Display) {
+        self.upstream.failed(self.endpoint(), Failure::Service, &error.to_string());
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(endpoint) = &self.endpoint {
+            self.upstream.give_back(endpoint);
+        }
+    }
+}
