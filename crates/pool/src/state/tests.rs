@@ -380,8 +380,10 @@ proptest! {
                         state.leave(ticket, &mut Vec::new());
                     }
                     _ => {
-                        let full = |(id, cap)| wires.get(id).is_some_and(|wires| wires.lent >= *cap);
-                        let room = !with_caps.iter().map(|(id, cap)| (id, cap)).all(full);
+                        let full = |(id, cap): &(EndpointId, u32)| {
+                            wires.get(id).is_some_and(|wires| wires.lent >= *cap)
+                        };
+                        let room = !with_caps.iter().all(full);
                         prop_assert!(out >= size || !room, "held up with {} out", out);
                     }
                 }
