@@ -313,10 +313,7 @@ pub(crate) static ROUTE: Block = Block {
             )
             .example("5m"),
     ],
-    later: &[
-        of_protocols("database", &[Postgres, Mysql]),
-        of_protocols("user", &[Postgres, Mysql]),
-    ],
+    later: &[of_protocols("database", &[Postgres, Mysql]), of_protocols("user", &[Postgres, Mysql])],
 };
 
 pub(crate) static SHARE: Block = Block {
