@@ -52,8 +52,8 @@ pub(crate) static LISTENER: Block = Block {
             .means(
                 "Whose `X-Forwarded-For` or `Forwarded` fields name the true client, and whose \
                  `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Request-Id` are kept: the HTTP proxies \
-                 before this server. Everybody else's are replaced. The client is the first from the right that is \
-                 not one of these; `allow`, `hash_by`, the log and the live table go by it.",
+                 before this server. Everybody else's are replaced. The client is the first from the right \
+                 that is not one of these; `allow`, `hash_by`, the log and the live table go by it.",
             )
             .example(r#"["10.0.0.0/24"]"#)
             .only(&[Http]),
