@@ -18,7 +18,7 @@ use tieline_http::{self as http, Http};
 use tieline_policy::{Access, Allow, Networks, Rule};
 use tieline_pool::{
     Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
-    RetrySettings, Secured, Settings, Thresholds, Upstream,
+    RetrySettings, Secured, Settings, Thresholds, Trunking, Upstream,
 };
 use tieline_registry::{Filter, Record, Registry, RouteRow, Verdict};
 use tieline_relay::{Relay, Router};
@@ -455,6 +455,11 @@ fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
         dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },
         dial: DialOptions { keepalive: Some(UPSTREAM_KEEPALIVE) },
         tls: None,
+        trunks: match upstream.http_version {
+            config::HttpVersion::One => None,
+            config::HttpVersion::Two => Some(Trunking { trunks: &http::Http2, only: true }),
+            config::HttpVersion::Auto => Some(Trunking { trunks: &http::Http2, only: false }),
+        },
     }
 }
 

@@ -62,4 +62,4 @@ pub use sni::{Sni, SniError};
 pub use target::{Part, Target, TargetError};
 pub use tls::{Certificate, ClientCertificates, ListenerTls, TlsIdentity, UpstreamTls};
 pub use upstream::{Balance, Endpoint, Health, HealthCheck, Outlier, Pool, Retry, Upstream};
-pub use words::{LogFormat, LogLevel, ProxyProtocolOut, Tell, Verify, Word};
+pub use words::{HttpVersion, LogFormat, LogLevel, ProxyProtocolOut, Tell, Verify, Word};

@@ -12,7 +12,7 @@ use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::tls::{self, UpstreamTls};
 use crate::value::Value;
-use crate::words::{BalanceWord, ProxyProtocolOut};
+use crate::words::{BalanceWord, HttpVersion, ProxyProtocolOut};
 
 /// A set of endpoints that do the same work.
 #[derive(Clone, PartialEq, Debug)]
@@ -47,6 +47,8 @@ pub struct Upstream {
     pub panic: Percent,
     /// The header that tells endpoints who the client is.
     pub proxy_protocol: ProxyProtocolOut,
+    /// The version of HTTP that they are spoken to in.
+    pub http_version: HttpVersion,
     /// How they are spoken to by TLS; none: without.
     pub tls: Option<UpstreamTls>,
 }
@@ -164,6 +166,7 @@ pub(crate) fn read(
     let mut timeouts = fields.table("timeouts");
     let endpoints = endpoints(&mut fields, pool.size, problems);
     let tls = tls::of_upstream(&mut fields, &endpoints, folder, problems);
+    let http_version = http_version(&mut fields, tls.is_some(), problems);
     let upstream = Upstream {
         name: name.value,
         place,
@@ -182,6 +185,7 @@ pub(crate) fn read(
         proxy_protocol: fields
             .word("proxy_protocol", ProxyProtocolOut::from_word)
             .unwrap_or(ProxyProtocolOut::Off),
+        http_version,
         tls,
     };
     timeouts.done();
@@ -226,6 +230,20 @@ fn endpoint(item: Spot<Value>, size: Option<u32>, problems: &mut Problems) -> Op
     }
     let Taken { value: address, place, .. } = address?;
     Some(Endpoint { address, place, weight, tier, connections })
+}
+
+fn http_version(fields: &mut Fields, tls: bool, problems: &mut Problems) -> HttpVersion {
+    let place = fields.place_of("http_version");
+    let version = fields.word("http_version", HttpVersion::from_word).unwrap_or(HttpVersion::One);
+    if version == HttpVersion::Auto && !tls {
+        problems
+            .error(
+                place,
+                "http_version = \"auto\" is agreed on by TLS, and the endpoints are spoken to without",
+            )
+            .hint("write http_version = \"2\" if all of them speak it, or add `tls`");
+    }
+    version
 }
 
 fn balance(fields: &mut Fields, problems: &mut Problems) -> Balance {

@@ -121,6 +121,18 @@ words! {
 }
 
 words! {
+    /// What endpoints are spoken to in.
+    pub HttpVersion {
+        /// HTTP/1.1.
+        One = "1.1",
+        /// HTTP/2: agreed on by TLS, or without TLS spoken at once.
+        Two = "2",
+        /// What TLS agrees on with each endpoint, HTTP/2 preferred.
+        Auto = "auto",
+    }
+}
+
+words! {
     /// What of an endpoint's certificate is verified.
     pub Verify {
         /// Its name, its dates and its signatures.

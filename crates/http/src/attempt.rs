@@ -17,7 +17,8 @@ use crate::Http;
 use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::ending::in_time;
-use crate::exchange::{client_gone, wrong_answer};
+use crate::exchange::{client_gone, wrong, wrong_answer};
+use crate::outward::Broken;
 use crate::plan::{self, Plan};
 use crate::site::Target;
 use crate::story::Story;
@@ -68,7 +69,11 @@ pub(crate) async fn answer(
     way: Way<'_>,
     started: Moment,
 ) -> Result<Answering, Fault> {
-    let reuse = if plan.idempotent { Reuse::Any } else { Reuse::Young };
+    let reuse = match plan.kind.upgrade {
+        true => Reuse::Switching,
+        false if plan.idempotent => Reuse::Any,
+        false => Reuse::Young,
+    };
     let mut upstream = Upstream::from(acquire(client, way, reuse, story, started).await?);
     let source = match plan.body {
         RequestBody::None => Source::Nothing,
@@ -79,6 +84,7 @@ pub(crate) async fn answer(
     let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
     up.limit(way.http.settings.body);
     let mut output = Buffer::take();
+    let mut again = REFUSALS_MAX;
     let length = loop {
         let answer = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
         match answer {
@@ -87,6 +93,16 @@ pub(crate) async fn answer(
             // harm to ask once more.
             Err(fault) if fault.retry && upstream.reused && plan.idempotent && up.rewind() => {
                 story.notes.push("the connection at rest was closed as it was taken; asked once more".into());
+                drop(upstream);
+                output = Buffer::take();
+                upstream = acquire(client, way, Reuse::Never, story, Clock::now()).await?.into();
+            }
+            // The endpoint has promised that it did nothing (RFC 9113 §8.7).
+            Err(fault) if fault.retry && is_unprocessed(&fault) && again > 0 && up.rewind() => {
+                again -= 1;
+                let note =
+                    format!("the endpoint did not take the request ({}); asked once more", why(&fault));
+                story.notes.push(note.into());
                 drop(upstream);
                 output = Buffer::take();
                 upstream = acquire(client, way, Reuse::Never, story, Clock::now()).await?.into();
@@ -181,8 +197,29 @@ pub(crate) async fn first_answer(
 /// What answers may be: endpoints are trusted further than clients.
 pub(crate) const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 128 };
 
+/// How often a request is sent again that an endpoint did not take.
+const REFUSALS_MAX: u32 = 2;
+
+fn is_unprocessed(fault: &Fault) -> bool {
+    let source = fault.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
+    source.and_then(Broken::within).is_some_and(|broken| broken.unprocessed)
+}
+
+fn why(fault: &Fault) -> String {
+    fault.source.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
 /// An upstream that broke before its answer began may not have seen the request.
 pub(crate) fn upstream_gone(error: io::Error, began: bool) -> Fault {
+    match Broken::within(&error).map(|_| error.kind()) {
+        // What an endpoint of HTTP/2 sent is against the rules, or it cannot do what is asked.
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::Unsupported) => return wrong(error),
+        // HTTP/2 cannot carry the request.
+        Some(io::ErrorKind::InvalidInput) => {
+            return Fault::new(Stage::Relay, Whose::Client, Reason::ProtocolError).because(error);
+        }
+        _ => {}
+    }
     let fault = Fault::new(Stage::Relay, Whose::Upstream, Reason::UpstreamReset).because(error);
     if began { fault } else { fault.retryable() }
 }

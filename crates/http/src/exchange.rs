@@ -302,6 +302,6 @@ pub(crate) fn wrong_answer(error: tieline_wire::http1::HttpError) -> Fault {
     wrong(error)
 }
 
-fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
+pub(crate) fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
     Fault::new(Stage::Relay, Whose::Upstream, Reason::UpstreamProtocolError).because(error)
 }

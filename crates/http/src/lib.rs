@@ -15,11 +15,13 @@ mod exchange;
 mod forward;
 mod forwarders;
 mod local;
+mod outward;
 mod plan;
 mod site;
 mod split;
 mod story;
 mod transfer;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use tieline_transport::Io;
 pub use tieline_wire::http1::Limits;
 
 pub use crate::forward::Tell;
+pub use crate::outward::Http2;
 pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
 pub use crate::split::{Share, Split};
 

@@ -40,6 +40,8 @@ pub struct Endpoint {
     failures: AtomicU64,
     drained: AtomicBool,
     leaving: AtomicBool,
+    /// By TLS it agreed to connections that carry one lease at a time.
+    no_trunks: AtomicBool,
     unhealthy: AtomicBool,
     /// Moments in nanoseconds; 0 is never.
     ejected_until: AtomicU64,
@@ -94,6 +96,7 @@ impl Endpoint {
             failures: AtomicU64::new(0),
             drained: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            no_trunks: AtomicBool::new(false),
             unhealthy: AtomicBool::new(false),
             ejected_until: AtomicU64::new(0),
             warm_since: AtomicU64::new(warm_since),
@@ -182,6 +185,15 @@ impl Endpoint {
     /// Whether an operator takes it out of use.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is known to want connections that carry one lease at a time, where it may choose.
+    pub(crate) fn has_no_trunks(&self) -> bool {
+        self.no_trunks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_no_trunks(&self, none: bool) {
+        self.no_trunks.store(none, Ordering::Relaxed);
     }
 
     /// Whether it is fit for new leases at `now`.

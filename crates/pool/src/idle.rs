@@ -21,18 +21,30 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::endpoint::Endpoint;
 use crate::settings::{PoolSettings, Secured, Settings};
+use crate::trunk;
 use crate::upstream::Upstream;
 
 /// Whether a lease may be a connection that others have used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Reuse {
-    /// A connection of its own.
+    /// A connection of its own that shares nothing: who knows what its bytes are.
     #[default]
+    Alone,
+    /// One of its own, or a part of one that others share.
     Never,
+    /// Any that is alive and may stop to be what it is: it is given to nobody behind this.
+    Switching,
     /// One that was idle for a short time only: what it is for must not be done twice.
     Young,
     /// Any that is alive: what it is for may be done again.
     Any,
+}
+
+impl Reuse {
+    /// Whether a connection at rest will not do.
+    fn wants_new(self) -> bool {
+        matches!(self, Reuse::Alone | Reuse::Never)
+    }
 }
 
 /// How a connection was made. It is lent again only for leases that would make it the same way.
@@ -194,8 +206,8 @@ impl Wanted<'_> {
     /// Whether `parked` will do.
     pub(crate) fn fits(&self, parked: &mut Parked) -> bool {
         let idle = self.now.since(parked.since);
-        let young = self.reuse == Reuse::Any || idle <= young(self.endpoint);
-        self.reuse != Reuse::Never
+        let young = matches!(self.reuse, Reuse::Any | Reuse::Switching) || idle <= young(self.endpoint);
+        !self.reuse.wants_new()
             && young
             && idle <= parked.limit(self.endpoint)
             && parked.making.tls == self.settings.tls
@@ -235,7 +247,7 @@ impl Content {
 
     fn newest(&mut self, wanted: &Wanted<'_>) -> Option<(Io, Making)> {
         let Wanted { endpoint, reuse, settings, now } = *wanted;
-        if reuse == Reuse::Never {
+        if reuse.wants_new() {
             return None;
         }
         while let Some(last) = self.parked.last() {
@@ -274,7 +286,9 @@ impl Upstream {
         let PoolSettings { idle, max_age, .. } = self.roster().settings.pool;
         let owner = Owner { upstream: self, endpoint };
         let mut parked = Parked { io, since: Clock::coarse(), making, idle, max_age };
-        if idle.is_zero() || endpoint.is_drained() || endpoint.is_leaving() {
+        // A part of a shared one goes back by being closed.
+        let is_part = matches!(parked.io, Io::Stream(_));
+        if is_part || idle.is_zero() || endpoint.is_drained() || endpoint.is_leaving() {
             // The connection first, then its place.
             drop(parked);
             return self.give_back(endpoint);
@@ -300,6 +314,7 @@ impl Upstream {
 /// called every second or so by each thread that leases.
 pub fn tidy_idle() {
     let now = Clock::now();
+    trunk::tidy(now);
     // Taken out meanwhile: closing may free a place, and whoever is woken may park here.
     let mut tended = TENDED.take();
     tended.retain(|(upstream, endpoint)| {

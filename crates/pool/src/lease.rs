@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tieline_base::{Clock, EndpointAddr, Fault, Moment, Priority, Reason, Stage, Whose};
 use tieline_policy::Permit;
-use tieline_transport::tls::{TlsConnectError, connect_tls};
+use tieline_transport::tls::{Alpn, TlsConnectError, connect_tls};
 use tieline_transport::{DialOptions, Io, dial, dial_first, is_exhaustion};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use crate::outlier::Failure;
 use crate::retry::backoff;
 use crate::settings::{Secured, Settings};
 use crate::state::{EndpointId, Ticket};
+use crate::trunk::{self, NoRoom, Trunking};
 use crate::upstream::Upstream;
 
 /// What one lease is wanted for.
@@ -305,9 +306,7 @@ impl<'a> Dialing<'a> {
                 }
             };
             observe(Event::Chosen { endpoint: &seat.endpoint, why });
-            let wanted =
-                Wanted { endpoint: &seat.endpoint, reuse: self.ask.reuse, settings: &self.settings, now };
-            if let Some((io, making)) = self.upstream.rested(&wanted) {
+            if let Some((io, making)) = self.at_hand(&seat.endpoint, now) {
                 observe(Event::Reused { endpoint: &seat.endpoint });
                 return Ok(seat.into_lease(io, now, making));
             }
@@ -315,10 +314,11 @@ impl<'a> Dialing<'a> {
             let (begun, ended) = (now, Clock::now());
             let after = ended.since(begun);
             match dialed {
-                Ok(io) => {
+                Ok((io, making)) => {
                     seat.endpoint.connected();
                     observe(Event::Connected { endpoint: &seat.endpoint, after });
-                    let making = Making { born: ended, tls: self.settings.tls.clone() };
+                    let making =
+                        making.unwrap_or_else(|| Making { born: ended, tls: self.settings.tls.clone() });
                     return Ok(seat.into_lease(io, ended, making));
                 }
                 Err(error) => {
@@ -372,17 +372,40 @@ impl<'a> Dialing<'a> {
         }
     }
 
+    /// Whether the lease may share a connection.
+    fn trunking(&self) -> Option<Trunking> {
+        self.settings.trunks.filter(|trunking| trunking.serves(self.ask.reuse))
+    }
+
+    /// A connection to `endpoint` that is open.
+    fn at_hand(&self, endpoint: &Endpoint, now: Moment) -> Option<(Io, Making)> {
+        let shares = self.trunking().is_some() && !endpoint.has_no_trunks();
+        // Where none will do, this still makes room for another by closing one.
+        let reuse = if shares { Reuse::Never } else { self.ask.reuse };
+        let rested = self.upstream.rested(&Wanted { endpoint, reuse, settings: &self.settings, now });
+        if shares { rested.or_else(|| trunk::take(endpoint, &self.settings, now)) } else { rested }
+    }
+
     /// Dials, with a fair share of the time that is left: an endpoint that swallows everything leaves time
-    /// for others.
-    async fn dial(&self, endpoint: &Endpoint, now: Moment) -> io::Result<Io> {
+    /// for others. Without a making it is as the settings say.
+    async fn dial(&self, endpoint: &Arc<Endpoint>, now: Moment) -> io::Result<(Io, Option<Making>)> {
         let share = self.share(now);
-        let dialed = match (endpoint.addresses(), &self.settings.tls) {
-            ([only], None) => timeout(share, dial(only, &self.settings.dial)).await,
+        let Settings { tls, dial: options, .. } = &*self.settings;
+        let dialed = match (endpoint.addresses(), tls, self.trunking()) {
+            ([only], None, None) => timeout(share, dial(only, options)).await,
             // Boxed, so that the usual endpoint does not pay for the room that the race of two takes, or TLS.
-            (all, tls) => Box::pin(timeout(share, dial_any(endpoint, all, tls, &self.settings.dial))).await,
+            (all, _, None) => {
+                let offer = self.settings.trunks.map(|trunking| trunking.offered_alone(self.ask.reuse));
+                let dialed = dial_any(endpoint, all, tls, offer, options);
+                Box::pin(timeout(share, dialed)).await.map(|dialed| dialed.map(|(io, _)| io))
+            }
+            (_, _, Some(trunking)) => {
+                let joined = Box::pin(trunk::join(endpoint, &self.settings, trunking, share)).await;
+                return joined.map(|(io, making)| (io, Some(making)));
+            }
         };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {share:.1?}"));
-        dialed.map_err(late)?
+        Ok((dialed.map_err(late)??, None))
     }
 
     /// How long the next endpoint may take.
@@ -401,6 +424,9 @@ impl<'a> Dialing<'a> {
     async fn failed(&mut self, seat: Seat<'_>, error: io::Error) -> Result<(), Fault> {
         let endpoint = Arc::clone(&seat.endpoint);
         seat.back_to(&mut self.place);
+        if NoRoom::of(&error).is_some() {
+            return Err(unreachable(&endpoint, error));
+        }
         if !is_exhaustion(&error) {
             self.upstream.failed(&endpoint, Failure::Connect, &error.to_string());
         }
@@ -429,16 +455,18 @@ impl<'a> Dialing<'a> {
     }
 }
 
+/// Connects to the first of `addresses` that answers. What is agreed on by TLS is one of `offer`, or without
+/// an offer what the settings say.
 pub(crate) async fn dial_any(
     endpoint: &Endpoint,
     addresses: &[EndpointAddr],
     tls: &Option<Secured>,
+    offer: Option<Vec<Alpn>>,
     options: &DialOptions,
-) -> io::Result<Io> {
+) -> io::Result<(Io, Option<Alpn>)> {
     let (_, io) = dial_first(addresses, options).await?;
-    let Some(Secured(tls)) = tls else { return Ok(io) };
-    let secured = connect_tls(io, tls, &endpoint.host()).await;
-    secured.map(|(io, _)| io).map_err(|error| match error {
+    let Some(Secured(tls)) = tls else { return Ok((io, None)) };
+    connect_tls(io, tls, &endpoint.host(), offer).await.map_err(|error| match error {
         TlsConnectError::Io(error) => error,
         error => io::Error::new(io::ErrorKind::InvalidData, error),
     })
@@ -446,6 +474,8 @@ pub(crate) async fn dial_any(
 
 fn unreachable(endpoint: &Endpoint, error: io::Error) -> Fault {
     let (whose, reason) = match error.kind() {
+        _ if NoRoom::of(&error) == Some(NoRoom::InLine) => (Whose::Us, Reason::LimitQueue),
+        _ if NoRoom::of(&error).is_some() => (Whose::Us, Reason::TimeoutAcquire),
         _ if is_exhaustion(&error) => (Whose::Us, Reason::Exhausted),
         io::ErrorKind::TimedOut => (Whose::Upstream, Reason::TimeoutConnect),
         _ => (Whose::Upstream, Reason::Unreachable),

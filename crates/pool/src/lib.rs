@@ -30,6 +30,7 @@ mod slow_start;
 mod state;
 mod status;
 mod tally;
+mod trunk;
 mod upstream;
 
 pub use balance::{Balance, Standing, Why};
@@ -43,6 +44,7 @@ pub use settings::{
     DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Secured, Settings,
 };
 pub use status::{EndpointStatus, NameStatus, UpstreamStatus};
+pub use trunk::{Beginning, Driver, Trunk, Trunking, Trunks};
 pub use upstream::{OnLeave, UnknownEndpoint, Upstream};
 
 #[cfg(test)]

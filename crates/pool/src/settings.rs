@@ -13,6 +13,7 @@ use tieline_wire::greeting::Probe;
 use crate::balance::Balance;
 use crate::health::Thresholds;
 use crate::outlier::OutlierSettings;
+use crate::trunk::Trunking;
 
 /// One upstream. [`Settings::new`] gives the defaults.
 #[derive(Clone, PartialEq, Debug)]
@@ -45,6 +46,8 @@ pub struct Settings {
     pub dial: DialOptions,
     /// TLS towards the endpoints.
     pub tls: Option<Secured>,
+    /// Whether leases share connections; `None`: each has one of its own while it lasts.
+    pub trunks: Option<Trunking>,
 }
 
 /// TLS towards the endpoints of an upstream. Two are the same if they are one.
@@ -77,6 +80,7 @@ impl Settings {
             dns: DnsSettings::default(),
             dial: DialOptions::default(),
             tls: None,
+            trunks: None,
         }
     }
 

@@ -77,7 +77,7 @@ fn open(mut connection: Connection, client: Io) -> impl Future<Output = Result<J
         let relay = connection.current::<Relay>()?;
         let route = relay.router.find(connection.server_name()).cloned();
         drop(relay);
-        let exchange = connection.open(route, Reuse::Never, &client).await?;
+        let exchange = connection.open(route, Reuse::Alone, &client).await?;
         let opening = opening(&mut connection, &exchange, &client);
         let now = exchange.lease.connected_at();
         let (upstream, loan) = exchange.lease.split();

@@ -6,7 +6,7 @@ use Protocol::{Http, Mysql, Postgres};
 
 use crate::key::{Block, Kind, WHOLE_MAX, key, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{BalanceWord, ProxyProtocolOut, UpstreamTlsWord, Verify};
+use crate::words::{BalanceWord, HttpVersion, ProxyProtocolOut, UpstreamTlsWord, Verify};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -67,6 +67,11 @@ pub(crate) static UPSTREAM: Block = Block {
             .or("off")
             .means("The PROXY protocol header that tells endpoints who the client is.")
             .example("v2"),
+        key("http_version", Kind::Words(HttpVersion::WORDS))
+            .or(r#""1.1""#)
+            .means("The version of HTTP that endpoints are spoken to in, whatever clients speak.")
+            .example(r#""2""#)
+            .only(&[Http]),
         key("tls", Kind::Either(&[Kind::Words(UpstreamTlsWord::WORDS), Kind::Table(&TLS)]))
             .or("off")
             .means("Whether endpoints are spoken to by TLS, and what of their certificates is verified.")

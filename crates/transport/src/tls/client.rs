@@ -119,7 +119,8 @@ impl fmt::Debug for ClientTls {
 }
 
 /// Completes the handshake with an upstream, without a deadline: the caller has one. `endpoint` is the name,
-/// or the IP address, that is asked for and checked where the settings name none.
+/// or the IP address, that is asked for and checked where the settings name none;
+/// `offer` is what is offered by ALPN, where that is not what the settings say.
 ///
 /// # Errors
 /// [`TlsConnectError`]; `io` is closed then.
@@ -127,11 +128,20 @@ pub async fn connect_tls(
     io: Io,
     tls: &ClientTls,
     endpoint: &str,
+    offer: Option<Vec<Alpn>>,
 ) -> Result<(Io, Option<Alpn>), TlsConnectError> {
     let own = || server_name(endpoint).ok_or_else(|| TlsConnectError::ServerName(endpoint.into()));
     let name = tls.server_name.clone().map_or_else(own, Ok)?;
+    let connector = TlsConnector::from(tls.config.clone());
+    let shaking = match offer {
+        None => connector.connect(name, io),
+        Some(offer) => {
+            let offer = offer.into_iter().map(|alpn| alpn.0).collect();
+            connector.with_alpn(offer).connect(name, io)
+        }
+    };
     // Boxed: some kilobytes that a connection needs for a moment should not be part of it for life.
-    let stream = Box::pin(TlsConnector::from(tls.config.clone()).connect(name, io)).await?;
+    let stream = Box::pin(shaking).await?;
     let alpn = stream.get_ref().1.alpn_protocol().and_then(Alpn::new);
     Ok((Io::Tls(Box::new(TlsStream::new(stream.into()))), alpn))
 }

@@ -94,13 +94,13 @@ async fn an_upstream_that_hangs_up_or_speaks_no_tls_is_told_apart() {
     let client = load_client(&authority.client());
     let (near, far) = crate::pair().await;
     drop(near);
-    let error = tieline_transport::tls::connect_tls(far, &client, "a.test").await.unwrap_err();
+    let error = tieline_transport::tls::connect_tls(far, &client, "a.test", None).await.unwrap_err();
     assert!(matches!(error, TlsConnectError::Closed | TlsConnectError::Io(_)), "{error}");
     let (mut near, far) = crate::pair().await;
     tokio::io::AsyncWriteExt::write_all(&mut near, b"220 ready\r\n").await.unwrap();
-    let error = tieline_transport::tls::connect_tls(far, &client, "a.test").await.unwrap_err();
+    let error = tieline_transport::tls::connect_tls(far, &client, "a.test", None).await.unwrap_err();
     assert!(matches!(error, TlsConnectError::Protocol(_)), "{error}");
     let (_near, far) = crate::pair().await;
-    let error = tieline_transport::tls::connect_tls(far, &client, "no name").await.unwrap_err();
+    let error = tieline_transport::tls::connect_tls(far, &client, "no name", None).await.unwrap_err();
     assert_eq!(error.to_string(), "\"no name\" is neither a host name nor an IP address");
 }

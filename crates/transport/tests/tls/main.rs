@@ -27,7 +27,7 @@ async fn pair() -> (Io, Io) {
 /// A handshake between both, the client asking for `name`.
 async fn meet(server: &ServerTls, client: &ClientTls, name: &str) -> (Accepted, Connected) {
     let (near, far) = pair().await;
-    tokio::join!(accept_tls(near, server), connect_tls(far, client, name))
+    tokio::join!(accept_tls(near, server), connect_tls(far, client, name, None))
 }
 
 /// As [`meet`], which must succeed.

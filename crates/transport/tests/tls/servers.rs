@@ -102,7 +102,7 @@ async fn what_was_read_of_the_client_before_is_not_lost() {
             opening.truncate(read);
             accept_tls_after(near, opening, &server).await
         };
-        let (accepted, connected) = tokio::join!(accepting, connect_tls(far, &client, "a.test"));
+        let (accepted, connected) = tokio::join!(accepting, connect_tls(far, &client, "a.test", None));
         connected.unwrap();
         assert_eq!(accepted.unwrap().1.server_name.as_deref(), Some("a.test"), "{length}");
     }
