@@ -505,6 +505,7 @@ fn a_client_that_leaves_ends_its_stream_and_no_other() {
         while let Some(frame) = client.next()? {
             if frame.kind == RST_STREAM {
                 assert_eq!(frame.stream, left);
+                count.fetch_add(1, Ordering::SeqCst);
                 break;
             }
         }
@@ -518,6 +519,7 @@ fn a_client_that_leaves_ends_its_stream_and_no_other() {
     assert!(wait_until(PATIENCE, || asked.load(Ordering::SeqCst) == 1));
     crate::support::reset(leaves.stream().try_clone().unwrap());
     drop(leaves);
+    assert!(wait_until(PATIENCE, || asked.load(Ordering::SeqCst) == 2));
     assert_eq!(site.connect().ask(&request("/", &[])).text(), "still here");
     assert_eq!(origin.accepted(), 1);
 }
