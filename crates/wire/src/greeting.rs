@@ -39,6 +39,11 @@ pub enum Probe {
 }
 
 impl Probe {
+    /// Whether it is one request and one answer, as a connection that many share can carry them.
+    pub fn is_exchange(&self) -> bool {
+        matches!(self, Probe::Http { .. })
+    }
+
     /// Begins a conversation on a new connection; `None` when being connected is all that was to be shown.
     pub fn start(&self) -> Option<Conversation> {
         let (first, talk) = match self {

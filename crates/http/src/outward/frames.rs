@@ -84,7 +84,8 @@ mod tests {
             last in 0u32..1 << 31,
             cuts in prop::collection::vec(1usize..12, 1..8),
         ) {
-            let mut bytes: Vec<u8> = before.iter().flat_map(|(kind, payload)| frame(*kind, payload)).collect();
+            let frames = before.iter().flat_map(|(kind, payload)| frame(*kind, payload));
+            let mut bytes: Vec<u8> = frames.collect();
             bytes.extend(goaway(last));
             bytes.extend(frame(0, b"more"));
             let (mut frames, mut found, mut rest) = (Frames::default(), Vec::new(), &bytes[..]);

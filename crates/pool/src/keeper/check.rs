@@ -45,7 +45,7 @@ async fn converse(endpoint: &Endpoint, probe: &Probe, settings: &Settings) -> Op
 }
 
 async fn attempt(endpoint: &Endpoint, probe: &Probe, settings: &Settings) -> io::Result<Result<(), String>> {
-    let shared = settings.trunks.filter(|_| matches!(probe, Probe::Http { .. }));
+    let shared = settings.trunks.filter(|_| probe.is_exchange());
     let reached = match shared {
         Some(trunking) => trunk::reach(endpoint, settings, trunking, Arc::default()).await?,
         None => {
