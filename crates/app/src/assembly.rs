@@ -3,7 +3,7 @@
 //! An [`Assembly`] holds what outlives a config: sockets, upstreams, counters. A reload compiles a new
 //! snapshot from them; all that can fail comes first, so that a failure changes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -349,26 +349,25 @@ impl Assembly {
     /// A route once for every upstream that it leads to, or once if it answers itself.
     fn shares(&self, route: &config::Route, live: &config::Live) -> Vec<(u32, Arc<Route>)> {
         if route.shares().is_empty() {
-            return vec![(1, Arc::new(self.route(route, None)))];
+            return vec![(1, Arc::new(self.route(route, None, live)))];
         }
         let share = |share: &config::Share| {
             let upstream = live.upstream(&share.upstream)?;
-            Some((share.weight, Arc::new(self.route(route, Some(upstream)))))
+            Some((share.weight, Arc::new(self.route(route, Some(upstream), live))))
         };
         route.shares().iter().filter_map(share).collect()
     }
 
-    fn route(&self, route: &config::Route, described: Option<&config::Upstream>) -> Route {
+    fn route(
+        &self,
+        route: &config::Route,
+        described: Option<&config::Upstream>,
+        live: &config::Live,
+    ) -> Route {
         let name = described.map_or("", |described| &described.name);
         let upstream = self.upstreams.get(name).cloned();
-        let access = match &route.access {
-            config::Access::Public => Access::Public,
-            config::Access::Policy { from } => {
-                Access::Policy(Allow { from: from.iter().copied().collect::<Networks>() })
-            }
-        };
         let place = format!("{}:{}", self.file, route.place.line);
-        let rule = Rule::new(&route.name, name, &place, access);
+        let rule = Rule::new(&route.name, name, &place, access(route, live));
         Route {
             row: Arc::new(RouteRow {
                 name: route.name.as_str().into(),
@@ -401,6 +400,25 @@ fn hash_by(written: &config::HashBy) -> HashBy {
         config::HashBy::Header(name) => HashBy::Field(name.as_str().into()),
         config::HashBy::Cookie(name) => HashBy::Cookie(name.as_str().into()),
     }
+}
+
+fn access(route: &config::Route, live: &config::Live) -> Access {
+    match &route.access {
+        config::Access::Public => Access::Public,
+        config::Access::Policy(allow) => Access::Policy(Allow {
+            from: allow.from.as_ref().map(|from| from.iter().copied().collect::<Networks>()),
+            identity: allow.identity.as_ref().map(|who| members(who, live)),
+        }),
+    }
+}
+
+/// The names of all of `who`, groups resolved to their members.
+fn members(who: &[config::Who], live: &config::Live) -> HashSet<Box<str>> {
+    let names = |who: &config::Who| match (who.group, live.group(&who.name)) {
+        (true, group) => group.map(|group| group.members.clone()).unwrap_or_default(),
+        (false, _) => vec![who.name.clone()],
+    };
+    who.iter().flat_map(names).map(Into::into).collect()
 }
 
 fn door_keys(listener: &config::Listener) -> impl Iterator<Item = DoorKey> {

@@ -77,7 +77,7 @@ impl Trust {
         };
         let client_certificates = client.map(|client| ClientCertificates {
             ca: client.ca.clone(),
-            crl: None,
+            crl: client.crl.clone(),
             required: client.required,
         });
         let alpn = alpn(listener.protocol);

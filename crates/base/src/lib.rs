@@ -7,6 +7,7 @@
 mod address;
 mod clock;
 mod fault;
+mod identity;
 mod ids;
 mod priority;
 mod reason;
@@ -17,6 +18,7 @@ mod units;
 pub use address::{Address, AddressError, ClientAddr, EndpointAddr, is_host_name};
 pub use clock::{Clock, Moment};
 pub use fault::{Fault, Whose};
+pub use identity::{Identity, Proved};
 pub use ids::{ConnectionId, Generation, WorkerId};
 pub use priority::Priority;
 pub use reason::{Reason, UnknownReason};

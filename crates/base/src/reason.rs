@@ -87,6 +87,8 @@ reasons! {
     RefusedSchedule = "refused:schedule",
     /// Its source may not speak the PROXY protocol, which the listener requires.
     RefusedUntrusted = "refused:untrusted",
+    /// It proved not who it is: no certificate where one is required, or one that is not believed.
+    RefusedCertificate = "refused:certificate",
     /// It asks another server than the one that TLS was agreed for.
     RefusedMisdirected = "refused:misdirected",
     /// It has passed this server before.

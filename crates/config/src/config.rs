@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::check;
 use crate::fields::Fields;
+use crate::group::{self, Group};
 use crate::keys::FILE;
 use crate::listener::{self, Listener};
 use crate::node::{self, Entry};
@@ -32,6 +33,8 @@ pub struct Live {
     pub listeners: Vec<Listener>,
     /// The upstreams, in the order of the file, all of different names.
     pub upstreams: Vec<Upstream>,
+    /// The groups, in the order of the file, all of different names.
+    pub groups: Vec<Group>,
 }
 
 /// A config without an error, and what is to be said about it nevertheless.
@@ -84,6 +87,11 @@ impl Live {
     /// The listener called `name`.
     pub fn listener(&self, name: &str) -> Option<&Listener> {
         self.listeners.iter().find(|listener| listener.name == name)
+    }
+
+    /// The group called `name`.
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
     }
 }
 
@@ -138,12 +146,15 @@ fn read(entries: &[Entry], folder: &Path, problems: &mut Problems) -> Config {
     let upstreams = upstreams.map(|(name, fields)| upstream::read(name, fields, folder, problems));
     let (upstreams, confined): (Vec<_>, Vec<_>) =
         upstreams.map(|UpstreamDraft { upstream, confined }| (upstream, confined)).unzip();
+    let groups = file.named("group").into_iter();
+    let groups = groups.map(|(name, fields)| group::read(name, fields, problems)).collect();
     file.done();
     let listeners = check::references(listeners, &upstreams, problems);
-    let config = Config { boot, live: Live { server, listeners, upstreams } };
+    let config = Config { boot, live: Live { server, listeners, upstreams, groups } };
     check::protocols(&config, &confined, problems);
     check::clashes(&config, problems);
     check::loops(&config, problems);
+    check::identities(&config.live, problems);
     check::risks(&config, problems);
     config
 }

@@ -102,6 +102,8 @@ pub enum Kind {
     Target,
     /// Any text.
     Text,
+    /// Who somebody proves to be, `"ana"`, or `"group:support"`.
+    Identity,
     /// What a text is, `"text/plain"`.
     MediaType,
     /// The name or IP address that a server's certificate is for.
@@ -218,6 +220,7 @@ impl Kind {
             Kind::HashBy => "\"remote\", \"sni\", \"header:NAME\" or \"cookie:NAME\"".into(),
             Kind::Target => "a URL like \"https://{host}{path}\"".into(),
             Kind::Text => "a text".into(),
+            Kind::Identity => "a name like \"ana\"".into(),
             Kind::MediaType => "a media type like \"text/plain\"".into(),
             Kind::ServerName => "a name like \"db.example.com\"".into(),
             Kind::Bind => "an address like \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/path\"".into(),

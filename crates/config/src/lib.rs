@@ -9,12 +9,14 @@
 //! [`Config`] (names tied to what they name, nonsense refused). Each form tells of all its problems and goes
 //! on with what is right.
 
+mod access;
 mod action;
 mod bind;
 mod check;
 mod config;
 mod explain;
 mod fields;
+mod group;
 mod hash_by;
 mod host;
 mod http_match;
@@ -39,10 +41,12 @@ mod upstream;
 mod value;
 mod words;
 
+pub use access::{Access, Allow, Who};
 pub use action::{Action, Redirect, Respond, Share};
 pub use bind::{BindAddress, BindError};
 pub use config::{Checked, Config, FILE_BYTES_MAX, Live, restart_needed};
 pub use explain::{UnknownKey, explain};
+pub use group::Group;
 pub use hash_by::{HashBy, HashByError};
 pub use host::{HostError, HostPattern};
 pub use http_match::{Condition, Expected, HttpMatch};
@@ -54,7 +58,7 @@ pub use place::Place;
 pub use problem::{Problem, Severity};
 pub use protocol::{Protocol, SERVED};
 pub use reference::reference;
-pub use route::{Access, Route};
+pub use route::Route;
 pub use schedule::{Schedule, ScheduleError};
 pub use schema::schema;
 pub use server::{AccessLog, Boot, Dns, Server, Workers};

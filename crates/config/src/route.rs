@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tieline_base::Priority;
 
+use crate::access::{self, Access};
 use crate::action::{self, Action, Share};
 use crate::fields::Fields;
 use crate::hash_by::HashBy;
@@ -14,7 +14,7 @@ use crate::problem::Problems;
 use crate::protocol::Protocol;
 use crate::schedule::Schedule;
 use crate::sni::Sni;
-use crate::words::{AccessWord, PriorityWord};
+use crate::words::PriorityWord;
 
 /// What goes where, and for whom.
 #[derive(Clone, PartialEq, Debug)]
@@ -63,18 +63,6 @@ impl Route {
     }
 }
 
-/// Who decides about a route's connections.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// Everybody is let in.
-    Public,
-    /// These are let in, and nobody else.
-    Policy {
-        /// The networks that clients may come from; none: nobody may.
-        from: Vec<IpNet>,
-    },
-}
-
 /// A route as it stands in the file: its name may be missing, its upstream may not exist.
 pub(crate) struct Draft {
     pub(crate) name: Option<Spot<String>>,
@@ -98,7 +86,7 @@ pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mu
     let matches = http_match::read(&mut fields, problems);
     let split_by = split_by(&mut fields, problems);
     let action = action::read(&mut fields, protocol, problems);
-    let access = access(&mut fields, place, problems);
+    let access = access::read(&mut fields, place, problems);
     let priority = fields.word("priority", PriorityWord::from_word).map_or(Priority::Normal, priority);
     let schedule = schedule(fields.list("schedule"), problems);
     let grace = fields.value("grace");
@@ -129,46 +117,6 @@ fn split_by(fields: &mut Fields, problems: &mut Problems) -> Option<HashBy> {
         error.hint("write upstream = [{ name = \"a\", weight = 95 }, { name = \"b\", weight = 5 }]");
     }
     split_by
-}
-
-fn access(fields: &mut Fields, place: Place, problems: &mut Problems) -> Access {
-    let sound = fields.is_sound();
-    let word = fields.word("access", AccessWord::from_word);
-    let allow = fields.table_if_written("allow").map(|mut allow| {
-        let (place, sound) = (allow.place(), allow.is_sound());
-        let from = Spot { value: allow.list("from"), place };
-        allow.done();
-        if from.value.is_empty() && sound {
-            problems.warning(place, "`allow` names nobody, so nobody can connect by this route");
-        }
-        from
-    });
-    match (word, allow) {
-        (Some(AccessWord::Public), None) => Access::Public,
-        (Some(AccessWord::Public), Some(allow)) => {
-            let message = "`allow` means nothing beside access = \"public\", which lets everybody in";
-            problems.error(allow.place, message).hint("take one of them away");
-            Access::Public
-        }
-        // A word that was refused is told already; the key's default stands in for it.
-        (Some(AccessWord::Policy) | None, Some(allow)) => policy(&allow, problems),
-        (Some(AccessWord::Policy) | None, None) => {
-            if sound {
-                let warning =
-                    problems.warning(place, "the route has no `allow`, so nobody can connect by it");
-                warning.hint("name networks in allow = { from = [...] }, or write access = \"public\"");
-            }
-            Access::Policy { from: Vec::new() }
-        }
-    }
-}
-
-fn policy(allow: &Spot<Vec<Spot<IpNet>>>, problems: &mut Problems) -> Access {
-    for net in allow.value.iter().filter(|net| net.value.prefix_len() == 0) {
-        let message = format!("`from` = {} lets everybody in", net.value);
-        problems.warning(net.place, message).hint("say so: access = \"public\"");
-    }
-    Access::Policy { from: allow.value.iter().map(|net| net.value).collect() }
 }
 
 fn priority(word: PriorityWord) -> Priority {

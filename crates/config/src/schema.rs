@@ -61,6 +61,7 @@ fn kind(it: &Kind) -> Value {
         Kind::HashBy => text("^(remote|sni|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$"),
         Kind::Target => text("^(https?://|/)[!-~]*$"),
         Kind::Text => json!({ "type": "string" }),
+        Kind::Identity => text("^.{1,255}$"),
         Kind::MediaType => text("^[!-~]+/[ -~]+$"),
         Kind::ServerName => text("^[A-Za-z0-9._:-]+$"),
         Kind::Bind | Kind::Endpoint => text("^(unix:/.+|.+:[0-9]{1,5})$"),

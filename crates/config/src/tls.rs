@@ -38,6 +38,8 @@ pub struct Certificate {
 pub struct ClientCertificates {
     /// The file of the roots that sign them.
     pub ca: PathBuf,
+    /// The file of their revocation lists; none: nobody is asked.
+    pub crl: Option<PathBuf>,
     /// Whether a client without one is refused.
     pub required: bool,
 }
@@ -92,13 +94,19 @@ fn client(fields: &mut Fields, folder: &Path, problems: &mut Problems) -> Option
     let (place, written) = (fields.place_of("client"), fields.has("client"));
     let lacking = fields.lacks("client_ca");
     let ca = file(fields, "client_ca", folder, problems);
+    let crl = file(fields, "client_crl", folder, problems);
+    if let Some(crl) = crl.as_ref().filter(|_| lacking) {
+        let message = "`client_crl` means nothing without `client_ca`, whose certificates it revokes";
+        problems.error(crl.place, message).hint("write client_ca = \"ca.pem\"");
+    }
     let word = fields.word("client", ClientWord::from_word);
     if written && lacking {
         problems
             .error(place, "`client` means nothing without `client_ca`, which says whose certificates count")
             .hint("write client_ca = \"ca.pem\"");
     }
-    Some(ClientCertificates { ca: ca?.value, required: word != Some(ClientWord::Optional) })
+    let required = word != Some(ClientWord::Optional);
+    Some(ClientCertificates { ca: ca?.value, crl: crl.map(|crl| crl.value), required })
 }
 
 /// The name that a client asks for in its first bytes chooses the certificate, and binds it to nothing that

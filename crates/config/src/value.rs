@@ -215,6 +215,7 @@ fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
         Kind::HashBy => text.parse().map(Value::HashBy).map_err(Wrong::because),
         Kind::Target => text.parse().map(Value::Target).map_err(Wrong::because),
         Kind::Text => Ok(Value::Text(text.into())),
+        Kind::Identity => identity(text),
         Kind::MediaType => media_type(text).map(Value::Text),
         Kind::ServerName => server_name(text).map(Value::Text),
         Kind::Bind => text.parse().map(Value::Bind).map_err(Wrong::because),
@@ -307,6 +308,19 @@ fn method(text: &str) -> Result<String, Wrong> {
     }
     let message = format!("\"{text}\" is no method, because methods are in capitals");
     Err(Wrong::Hinted(message, format!("did you mean \"{capitals}\"?")))
+}
+
+fn identity(text: &str) -> Result<Value, Wrong> {
+    let bare = text.strip_prefix("group:").unwrap_or(text);
+    let sound = text.len() <= 255 && !text.chars().any(char::is_control) && bare.trim() == bare;
+    if sound && !bare.is_empty() {
+        return Ok(Value::Text(text.into()));
+    }
+    Err(Wrong::Because(format!(
+        "\"{}\" is nobody's name; a name has 1 to 255 bytes, none of them a control character, and no \
+         space around it",
+        text.escape_debug()
+    )))
 }
 
 fn media_type(text: &str) -> Result<String, Wrong> {

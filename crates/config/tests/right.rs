@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tieline_base::{Bytes, Percent};
 use tieline_config::{
-    Access, AccessLog, Action, Balance, Checked, Condition, Config, Expected, FILE_BYTES_MAX, HashBy,
+    Access, AccessLog, Action, Allow, Balance, Checked, Condition, Config, Expected, FILE_BYTES_MAX, HashBy,
     HealthCheck, HttpMatch, ListenerTls, Part, Problem, Protocol, Redirect, Respond, Route, Segment,
     Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers, restart_needed,
 };
@@ -71,7 +71,8 @@ fn what_is_written_is_what_is_obeyed() {
     assert_eq!(names, ["shop", "shop-2", "shop-3"]);
     let shop = &listener.routes[0];
     assert_eq!(shop.sni, [Sni::Exact("shop.example.com".into()), Sni::Below("shop.example.com".into())]);
-    assert_eq!(shop.access, Access::Policy { from: vec!["10.0.0.0/8".parse().unwrap()] });
+    let from = Some(vec!["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(shop.access, Access::Policy(Allow { from, identity: None }));
     assert_eq!(shop.place.to_string(), "34:1");
     let schedule = shop.schedule.as_ref().unwrap().to_string();
     assert_eq!(schedule, "Mon,Tue,Wed,Thu,Fri 07:00-19:00 Europe/Berlin; 22:00-06:00 UTC");
@@ -160,7 +161,10 @@ fn tls_names_its_files_from_the_folder_of_the_config() {
     };
     assert_eq!((&certificates[0].certificate, &certificates[0].key), (&file("web.crt"), &file("web.key")));
     let client = certificates[0].client.as_ref().unwrap();
-    assert_eq!((&client.ca, client.required), (&file("ca.pem"), false));
+    assert_eq!(
+        (&client.ca, client.crl.as_ref(), client.required),
+        (&file("ca.pem"), Some(&file("ca.crl")), false)
+    );
     let tls = UpstreamTls {
         verify: Verify::Full,
         ca: Some(file("ca.pem")),
@@ -168,6 +172,17 @@ fn tls_names_its_files_from_the_folder_of_the_config() {
         identity: Some(TlsIdentity { certificate: file("web.crt"), key: file("web.key") }),
     };
     assert_eq!(config.live.upstream("web").unwrap().tls, Some(tls));
+}
+
+#[test]
+fn identities_are_names_and_groups() {
+    let config = config(EVERY_KEY);
+    let group = config.live.group("support").unwrap();
+    assert_eq!(group.members, ["ana", "bob@example.com"]);
+    let Access::Policy(allow) = &config.live.listener("web").unwrap().routes[0].access else { panic!() };
+    assert_eq!(allow.from, None);
+    let who = allow.identity.as_ref().unwrap().iter().map(|who| (who.name.as_str(), who.group));
+    assert_eq!(who.collect::<Vec<_>>(), [("spiffe://example.com/shop", false), ("support", true)]);
 }
 
 #[test]

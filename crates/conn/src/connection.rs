@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tieline_base::{ClientAddr, Clock, Fault, Generation, Moment, Reason, Stage, Whose, format_duration};
+use tieline_base::{
+    ClientAddr, Clock, Fault, Generation, Moment, Proved, Reason, Stage, Whose, format_duration,
+};
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
 use tieline_pool::{Ask, Event, Lease, Reuse, Why};
@@ -69,6 +71,16 @@ impl First {
     pub(crate) fn server_name(&self) -> Option<&str> {
         let shaken = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
         shaken.or(self.hello.server_name.as_deref())
+    }
+
+    /// Who the client proved to be. The certificate is taken: the identity holds what is needed of it.
+    pub(crate) fn take_identity(&mut self) -> Identity {
+        let shown = self.tls.as_mut().and_then(|tls| tls.client_certificate.take());
+        shown.map_or(Identity::Anonymous, |shown| {
+            let by = format!("certificate {} ({})", shown.serial, shown.subject);
+            let (name, certificates) = (shown.holder.into(), shown.chain);
+            Identity::Proved(Arc::new(Proved { name, by: by.into(), certificates }))
+        })
     }
 }
 
@@ -214,6 +226,11 @@ impl Connection {
     /// The server name that its TLS hello asks for, in lower case.
     pub fn server_name(&self) -> Option<&str> {
         self.first.as_ref()?.server_name()
+    }
+
+    /// Who was proved to speak.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// What TLS agreed on, where it ended here.

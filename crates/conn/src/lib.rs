@@ -7,6 +7,7 @@
 mod admission;
 mod children;
 mod connection;
+mod handshakes;
 mod lifecycle;
 mod lifetime;
 mod loads;

@@ -103,7 +103,7 @@ impl Server {
     /// Makes every worker obey `snapshot`, then decides again about everything that lives. When it returns,
     /// no worker decides by the old config any more, and what the new one forbids has its order to end.
     pub async fn deliver(&self, snapshot: Arc<Snapshot>) -> Swept {
-        self.obeyed.send_replace(snapshot.clone());
+        let before = self.obeyed.send_replace(snapshot.clone());
         self.tell_all(|done| Command::Deliver(snapshot.clone(), done)).await;
         self.phase.send_if_modified(|phase| {
             let starting = *phase == Phase::Starting;
@@ -112,7 +112,7 @@ impl Server {
             }
             starting
         });
-        sweep::sweep(&self.registry, &snapshot)
+        sweep::sweep(&self.registry, &before, &snapshot)
     }
 
     /// Stops: no more accepting, then a drain that ends the moment the last connection does, at the latest

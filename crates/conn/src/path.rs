@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tieline_base::{ClientAddr, Clock, Fault, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Clock, Fault, Proved, Reason, Stage, Whose};
 use tieline_policy::Identity;
 use tieline_registry::{Opening, Record, Settled};
 use tieline_transport::tls::{ServerTls, TlsAcceptError, accept_tls_after};
@@ -14,6 +14,7 @@ use tieline_transport::{Accepted, Front, Io, SettleError, settle};
 
 use crate::admission::Slot;
 use crate::connection::{Connection, First, Outcome, Serving};
+use crate::handshakes::Handshakes;
 use crate::lifetime::Lifetime;
 use crate::snapshot::Listener;
 use crate::worker::{Seat, Worker};
@@ -84,22 +85,28 @@ fn begin(accepted: Accepted, listener: Arc<Listener>, seat: &Seat) -> Result<Beg
     record.enter(Stage::Settle, record.opened());
     let front = listener.front();
     if !front.asks() && listener.tls.is_none() {
-        return start(&listener, worker, record, slot, io, None).map(Begun::Serving);
+        return start(&listener, worker, record, slot, io, None, Identity::Anonymous).map(Begun::Serving);
     }
     let (worker, record) = (worker.clone(), record.clone());
     Ok(Begun::Settling(Box::pin(async move {
-        let (io, first) = settled(io, &front, listener.tls.as_deref()).await?;
-        start(&listener, &worker, &record, slot, io, Some(Rc::new(first)))
+        let (io, mut first) = settled(io, &front, listener.tls.as_deref(), worker.handshakes()).await?;
+        let identity = first.take_identity();
+        start(&listener, &worker, &record, slot, io, Some(Rc::new(first)), identity)
     })))
 }
 
-async fn settled(io: Io, front: &Front, tls: Option<&ServerTls>) -> Result<(Io, First), Fault> {
+async fn settled(
+    io: Io,
+    front: &Front,
+    tls: Option<&ServerTls>,
+    handshakes: &Handshakes,
+) -> Result<(Io, First), Fault> {
     let begun = Clock::now();
     let (io, mut hello) = settle(io, front).await.map_err(unsettled)?;
     let Some(tls) = tls else { return Ok((io, First { hello, tls: None })) };
     let opening = std::mem::take(&mut hello.bytes);
     let left = front.handshake.saturating_sub(Clock::now().since(begun));
-    let shaken = tokio::time::timeout(left, accept_tls_after(io, opening, tls)).await;
+    let shaken = tokio::time::timeout(left, accept_tls_after(io, opening, tls, handshakes.turn())).await;
     let (io, handshake) = shaken.map_err(|_| unsettled(SettleError::Timeout))?.map_err(unshaken)?;
     Ok((io, First { hello, tls: Some(handshake) }))
 }
@@ -112,15 +119,18 @@ fn start(
     slot: Slot,
     io: Io,
     first: Option<Rc<First>>,
+    identity: Identity,
 ) -> Result<Serving, Fault> {
     if let Some(first) = &first {
-        note_first(record, first);
+        note_first(record, first, &identity);
     }
     let slot = slot.count_source(&listener.limits, record.client()).map_err(refused)?;
 
     // identify: who was proved; a source address proves nobody
     record.enter(Stage::Identify, Clock::now());
-    let identity = Identity::Anonymous;
+    if let Some(proved) = identity.proved() {
+        still_proved(listener, worker, proved)?;
+    }
 
     // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the
     // protocol
@@ -146,10 +156,27 @@ fn admit(listener: &Listener, peer: ClientAddr) -> Result<Slot, Fault> {
     Ok(slot)
 }
 
-fn note_first(record: &Record, first: &First) {
+fn note_first(record: &Record, first: &First, identity: &Identity) {
     let (proxied, sni) = (first.hello.source.map(ClientAddr::from_socket), first.server_name());
-    if proxied.is_some() || sni.is_some() {
-        record.set_settled(Settled { proxied, sni: sni.map(Into::into) });
+    if proxied.is_some() || sni.is_some() || *identity != Identity::Anonymous {
+        let identity = identity.clone();
+        record.set_settled(Settled { proxied, sni: sni.map(Into::into), identity });
+    }
+}
+
+/// What was proved while a reload went on was proved by the authorities and revocations before it: they are
+/// asked again if they have changed. From here on the sweep after a reload sees the row and who it is.
+fn still_proved(listener: &Listener, worker: &Worker, proved: &Proved) -> Result<(), Fault> {
+    let revoked = || Fault::new(Stage::Identify, Whose::Client, Reason::Revoked);
+    let snapshot = worker.snapshot();
+    let current = snapshot.listeners.get(&*listener.row.name).and_then(|listener| listener.tls.as_ref());
+    match (current, &listener.tls) {
+        (Some(current), Some(then)) if Arc::ptr_eq(current, then) => Ok(()),
+        (Some(current), _) => {
+            current.judge_again(&proved.certificates).map_err(|error| revoked().because(error))
+        }
+        // The listener is gone, or ends TLS no more: its routes decide.
+        (None, _) => Ok(()),
     }
 }
 
@@ -165,6 +192,7 @@ fn unshaken(error: TlsAcceptError) -> Fault {
     let reason = match &error {
         TlsAcceptError::Closed => Reason::ClientClosed,
         TlsAcceptError::Io(_) => Reason::ClientReset,
+        TlsAcceptError::Refused(_) => Reason::RefusedCertificate,
         TlsAcceptError::Protocol(_) | TlsAcceptError::NoCertificate { .. } => Reason::ProtocolError,
     };
     Fault::new(Stage::Settle, Whose::Client, reason).because(error)

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::connection::Outcome;
+use crate::handshakes::Handshakes;
 use crate::loads::Loads;
 use crate::path;
 use crate::snapshot::{Listener, Snapshot};
@@ -26,6 +27,7 @@ pub struct Worker {
     snapshot: RefCell<Arc<Snapshot>>,
     loads: Arc<Loads>,
     peers: Vec<mpsc::Sender<Command>>,
+    handshakes: Handshakes,
 }
 
 /// What a worker can be told.
@@ -50,7 +52,8 @@ impl Worker {
         loads: Arc<Loads>,
         peers: Vec<mpsc::Sender<Command>>,
     ) -> Self {
-        Self { id, registry, snapshot: RefCell::new(snapshot), loads, peers }
+        let handshakes = Handshakes::new();
+        Self { id, registry, snapshot: RefCell::new(snapshot), loads, peers, handshakes }
     }
 
     /// Which one it is.
@@ -68,15 +71,22 @@ impl Worker {
         self.snapshot.borrow().clone()
     }
 
+    /// When a TLS handshake may go on.
+    pub(crate) fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
+    }
+
     /// Which config that is.
     pub fn generation(&self) -> Generation {
         self.snapshot.borrow().generation
     }
 
     /// Obeys `commands` until their sender is gone.
-    #[allow(clippy::disallowed_methods)] // the worker's own beat, for as long as it works
+    #[allow(clippy::disallowed_methods)] // the worker's own beat and turns, for as long as it works
     pub(crate) async fn work(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
         tokio::task::spawn_local(beat());
+        let worker = self.clone();
+        tokio::task::spawn_local(async move { worker.handshakes.keep().await });
         let mut doors = Doors::default();
         while let Some(command) = commands.recv().await {
             match command {

@@ -15,6 +15,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) speaking: &'a Speaking<'a>,
     /// Who holds the connection.
     pub(crate) sender: ClientAddr,
+    /// Who was proved, if anybody was.
+    pub(crate) identity: Option<&'a str>,
     pub(crate) tell: Tell,
     /// How the sender asked us.
     pub(crate) scheme: &'static str,
@@ -74,6 +76,11 @@ pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut 
         forwarded(origin, out);
     }
     push_field("X-Request-Id", origin.request_id, out);
+    if let Some(name) = origin.identity {
+        out.extend_from_slice(b"X-Tieline-Identity: ");
+        push_name(name, out);
+        out.extend_from_slice(b"\r\n");
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -231,5 +238,18 @@ fn push_ip(ip: IpAddr, out: &mut Vec<u8>) {
             }
         }
         IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
+    }
+}
+
+/// What is no visible ASCII, and the sign of that itself, goes as `%` and two hexadecimal digits: upstreams
+/// differ in what they make of other bytes in a field.
+fn push_name(name: &str, out: &mut Vec<u8>) {
+    for byte in name.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            out.push(byte);
+        } else {
+            let digit = |four: u8| b"0123456789ABCDEF"[usize::from(four & 0xf)];
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+        }
     }
 }

@@ -76,6 +76,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
     let origin = Origin {
         speaking: &speaking,
         sender: client.connection.record().sender(),
+        identity: client.connection.identity().name(),
         tell: http.settings.tell,
         scheme: if client.connection.tls().is_some() { "https" } else { "http" },
         host: request.host,

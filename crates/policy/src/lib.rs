@@ -7,6 +7,7 @@
 mod admin;
 mod networks;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,22 +15,7 @@ use tieline_base::ClientAddr;
 
 pub use admin::{AdminPermit, AdminSubject, NotAdmin};
 pub use networks::Networks;
-
-/// Who was proved to be at the other end.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Identity {
-    /// Nobody: only its source address is known.
-    #[default]
-    Anonymous,
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Identity::Anonymous => f.write_str("anonymous"),
-        }
-    }
-}
+pub use tieline_base::Identity;
 
 /// What a decision is made about.
 #[derive(Clone, Copy, Debug)]
@@ -45,15 +31,28 @@ pub struct Subject<'a> {
 pub enum Access {
     /// Everybody.
     Public,
-    /// Those that the allow-list names; an empty one names nobody.
+    /// Those that the allow-list names.
     Policy(Allow),
 }
 
-/// The short form of a policy: `allow = { from = [...] }`.
+/// The short form of a policy: `allow = { from = [...], identity = [...] }`. Each condition that is there must
+/// hold; where none is, nobody is let in.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Allow {
     /// Sources that may connect. A client on a unix socket has no source address and matches none.
-    pub from: Networks,
+    pub from: Option<Networks>,
+    /// The names of those who may, groups resolved to their members. Who proved nothing matches none.
+    pub identity: Option<HashSet<Box<str>>>,
+}
+
+impl Allow {
+    fn lets_in(&self, subject: &Subject<'_>) -> bool {
+        let from = |from: &Networks| subject.client.ip().is_some_and(|ip| from.contains(ip));
+        let named = |names: &HashSet<Box<str>>| subject.identity.name().is_some_and(|it| names.contains(it));
+        (self.from.is_some() || self.identity.is_some())
+            && self.from.as_ref().is_none_or(from)
+            && self.identity.as_ref().is_none_or(named)
+    }
 }
 
 /// The rule of one route: what it guards, and whom it lets in.
@@ -81,7 +80,7 @@ impl Rule {
     pub fn decide(&self, subject: &Subject<'_>) -> Result<Permit, Denied> {
         let allowed = match &self.0.access {
             Access::Public => true,
-            Access::Policy(allow) => subject.client.ip().is_some_and(|ip| allow.from.contains(ip)),
+            Access::Policy(allow) => allow.lets_in(subject),
         };
         if allowed { Ok(Permit(self.clone())) } else { Err(Denied(self.clone())) }
     }
@@ -90,6 +89,8 @@ impl Rule {
     fn because(&self) -> &'static str {
         match &self.0.access {
             Access::Public => "access = \"public\"",
+            Access::Policy(Allow { from: Some(_), identity: Some(_) }) => "allow.from and allow.identity",
+            Access::Policy(Allow { identity: Some(_), .. }) => "allow.identity",
             Access::Policy(_) => "allow.from",
         }
     }
@@ -140,13 +141,26 @@ mod tests {
     use super::*;
 
     fn decide(access: Access, client: ClientAddr) -> Result<Permit, Denied> {
+        decide_about(access, client, &Identity::Anonymous)
+    }
+
+    fn decide_about(access: Access, client: ClientAddr, identity: &Identity) -> Result<Permit, Denied> {
         let rule = Rule::new("orders", "db", "tieline.toml:9", access);
-        rule.decide(&Subject { client, identity: &Identity::Anonymous })
+        rule.decide(&Subject { client, identity })
+    }
+
+    fn proved(name: &str) -> Identity {
+        let (name, by) = (name.into(), "a certificate".into());
+        Identity::Proved(Arc::new(tieline_base::Proved { name, by, certificates: Vec::new() }))
+    }
+
+    fn names(names: &[&str]) -> Option<HashSet<Box<str>>> {
+        Some(names.iter().map(|&name| name.into()).collect())
     }
 
     fn from(networks: &[&str]) -> Access {
         let from = networks.iter().map(|network| network.parse().unwrap()).collect();
-        Access::Policy(Allow { from })
+        Access::Policy(Allow { from: Some(from), identity: None })
     }
 
     fn client(address: &str) -> ClientAddr {
@@ -167,6 +181,35 @@ mod tests {
         assert_eq!(permit.upstream(), "db");
         let denied = decide(from(&["10.0.0.0/8"]), client("11.1.2.3:9")).unwrap_err();
         assert_eq!(denied.to_string(), "not allowed by allow.from of route \"orders\" (tieline.toml:9)");
+    }
+
+    #[test]
+    fn who_proved_nothing_is_nobody_and_names_are_compared_whole() {
+        let access = || Access::Policy(Allow { from: None, identity: names(&["ana", "bob"]) });
+        let local = client("127.0.0.1:1");
+        for (identity, allowed) in [
+            (proved("ana"), true),
+            (proved("bob"), true),
+            (proved("Ana"), false),
+            (proved("ana "), false),
+            (proved("anna"), false),
+            (proved(""), false),
+            (Identity::Anonymous, false),
+        ] {
+            assert_eq!(decide_about(access(), local, &identity).is_ok(), allowed, "{identity:?}");
+        }
+        assert!(decide_about(Access::Policy(Allow::default()), local, &proved("ana")).is_err());
+    }
+
+    #[test]
+    fn a_source_and_an_identity_must_both_hold() {
+        let from = ["10.0.0.0/8".parse().unwrap()].into_iter().collect();
+        let access = Access::Policy(Allow { from: Some(from), identity: names(&["ana"]) });
+        let decide = |source, who: &str| decide_about(access.clone(), client(source), &proved(who));
+        let permit = decide("10.0.0.1:1", "ana").unwrap();
+        assert!(permit.to_string().starts_with("allowed by allow.from and allow.identity of"), "{permit}");
+        assert!(decide("11.0.0.1:1", "ana").is_err());
+        assert!(decide("10.0.0.1:1", "bob").is_err());
     }
 
     #[test]

@@ -154,11 +154,16 @@ fn is_called(label: &str, text: &str) -> bool {
     label == text || label.split_once('@').is_some_and(|(name, _)| name == text)
 }
 
+/// A name may hold spaces, which divide conditions: in a filter they are written `%20`.
+fn is_named(name: &str, text: &str) -> bool {
+    name == text || (text.contains("%20") && name == text.replace("%20", " "))
+}
+
 fn has(record: &Record, key: Word, value: &str) -> bool {
     match key {
         Word::Listener => *record.listener().name == *value,
         Word::Protocol => record.listener().protocol == value,
-        Word::Identity => false,
+        Word::Identity => record.identity().name().is_some_and(|name| is_named(name, value)),
         Word::Sni => record.sni() == Some(value),
         Word::Route => record.route().is_some_and(|route| *route.name == *value),
         Word::Upstream => record.route().is_some_and(|route| route.upstream_name() == Some(value)),

@@ -9,7 +9,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use tieline_base::{ClientAddr, Clock, ConnectionId, Generation, Moment, Reason, Stage, WorkerId};
+use tieline_base::{ClientAddr, Clock, ConnectionId, Generation, Identity, Moment, Reason, Stage, WorkerId};
 
 use crate::histogram::add;
 use crate::meter::{ListenerRow, RouteRow};
@@ -38,6 +38,8 @@ pub struct Settled {
     pub proxied: Option<ClientAddr>,
     /// The server name that the TLS hello asks for.
     pub sni: Option<Box<str>>,
+    /// Who was proved.
+    pub identity: Identity,
 }
 
 /// Which endpoint was chosen, and why.
@@ -181,6 +183,11 @@ impl Record {
     /// The server name that its TLS hello asks for.
     pub fn sni(&self) -> Option<&str> {
         self.first_bytes()?.sni.as_deref()
+    }
+
+    /// Who was proved to speak.
+    pub fn identity(&self) -> &Identity {
+        self.first_bytes().map_or(&Identity::Anonymous, |settled| &settled.identity)
     }
 
     /// The route of its exchange, or of the last one, once one was found.

@@ -28,7 +28,7 @@ pub struct Row {
     /// The socket's peer, where somebody else is named as the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
-    /// Who was proved; nobody in this version.
+    /// Who was proved.
     pub identity: Option<String>,
     /// The server name that its TLS hello asks for.
     pub sni: Option<String>,
@@ -176,7 +176,7 @@ impl Row {
             protocol: record.listener().protocol,
             client: client.to_string(),
             peer: (client != peer).then(|| peer.to_string()),
-            identity: None,
+            identity: record.identity().name().map(str::to_owned),
             sni: record.sni().map(str::to_owned),
             route: route.as_ref().map(|route| route.name.to_string()),
             upstream: route.and_then(|route| route.upstream_name().map(str::to_owned)),
@@ -239,9 +239,7 @@ fn detail(record: &Record, stage: Stage) -> Option<String> {
         }
         Stage::Accept => Some(format!("from {} by listener \"{}\"", record.peer(), record.listener().name)),
         Stage::Settle => record.sni().map(|sni| format!("TLS hello for \"{sni}\"")),
-        Stage::Identify if record.sender() != record.peer() => {
-            Some(format!("speaks for {} by its PROXY header", record.sender()))
-        }
+        Stage::Identify => identified(record),
         Stage::Route => record.route().map(|route| format!("route \"{}\"", route.name)),
         // Only who was let in went further; of others the end says which rule it was.
         Stage::Authorize if record.entered(Stage::Acquire).is_some() => {
@@ -249,6 +247,16 @@ fn detail(record: &Record, stage: Stage) -> Option<String> {
         }
         Stage::Relay => Some(format!("endpoint {}: {}", record.endpoint()?, record.why()?)),
         Stage::Release => record.ended().map(|ended| ended.reason.to_string()),
-        Stage::Admit | Stage::Identify | Stage::Authorize | Stage::Acquire => None,
+        Stage::Admit | Stage::Authorize | Stage::Acquire => None,
+    }
+}
+
+fn identified(record: &Record) -> Option<String> {
+    let proxied = (record.sender() != record.peer())
+        .then(|| format!("speaks for {} by its PROXY header", record.sender()));
+    let proved = record.identity().proved().map(|proved| format!("\"{}\" by {}", proved.name, proved.by));
+    match (proxied, proved) {
+        (Some(proxied), Some(proved)) => Some(format!("{proxied}; {proved}")),
+        (proxied, proved) => proxied.or(proved),
     }
 }

@@ -287,7 +287,7 @@ mod tests {
     use crate::verdict::Verdict;
     use proptest::prelude::*;
     use std::sync::atomic::AtomicUsize;
-    use tieline_base::{ClientAddr, Generation};
+    use tieline_base::{ClientAddr, Generation, Identity};
 
     fn table(workers: usize, rows: usize) -> (Registry, Arc<AtomicUsize>) {
         let told = Arc::new(AtomicUsize::new(0));
@@ -326,7 +326,11 @@ mod tests {
         let (registry, told) = table(1, 10);
         let parent = enter(&registry, 0);
         let proxied = Some("192.0.2.7:9".parse().map(ClientAddr::from_socket).unwrap());
-        parent.set_settled(crate::Settled { proxied, sni: Some("a.test".into()) });
+        parent.set_settled(crate::Settled {
+            proxied,
+            sni: Some("a.test".into()),
+            identity: Identity::Anonymous,
+        });
         let child = || {
             registry.enter(Opening {
                 client: ClientAddr::Unix,

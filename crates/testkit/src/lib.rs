@@ -8,6 +8,7 @@
 //! Refuses to know what any test wants to prove. Start with [`Tieline`], then [`Process`].
 
 mod apache;
+mod authority;
 mod conversation;
 mod dnsmasq;
 mod haproxy;
@@ -22,11 +23,13 @@ mod redis;
 mod sshd;
 mod tcp;
 mod tieline;
+mod tls_client;
 mod unix;
 pub mod usage;
 mod wait;
 
 pub use apache::Apache;
+pub use authority::{Authority, Pair, Wanted};
 pub use conversation::{HttpConversation, HttpMessage};
 pub use dnsmasq::Dnsmasq;
 pub use haproxy::Haproxy;
@@ -41,5 +44,6 @@ pub use redis::Redis;
 pub use sshd::Sshd;
 pub use tcp::{BlackHole, Refusing, TcpServer};
 pub use tieline::Tieline;
+pub use tls_client::TlsClient;
 pub use unix::UnixEcho;
 pub use wait::{PATIENCE, wait_for, wait_until};

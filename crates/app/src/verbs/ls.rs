@@ -55,6 +55,8 @@ struct Row<'a> {
     #[serde(borrow)]
     client: Cow<'a, str>,
     #[serde(borrow)]
+    identity: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     route: Option<Cow<'a, str>>,
     #[serde(borrow)]
     endpoint: Option<Cow<'a, str>>,
@@ -160,7 +162,11 @@ fn cells<'r>(row: &'r Row<'_>) -> [Cow<'r, str>; 5] {
     let or_dash = |word: &'r Option<Cow<'_, str>>| word.as_deref().map_or("-".into(), printable);
     let stage = row.reason.as_deref().unwrap_or(&row.stage);
     let [route, endpoint] = [or_dash(&row.route), or_dash(&row.endpoint)];
-    [printable(&row.listener), printable(&row.client), route, endpoint, printable(stage)]
+    let client = match &row.identity {
+        Some(identity) => format!("{} ({})", printable(&row.client), printable(identity)).into(),
+        None => printable(&row.client),
+    };
+    [printable(&row.listener), client, route, endpoint, printable(stage)]
 }
 
 /// A short text in a column of its own width, aligned to the right.
@@ -186,7 +192,7 @@ mod tests {
     const BODY: &str = r#"{"connections":[
 {"id":7,"listener":"web","client":"10.0.0.1:5000","route":"shop","endpoint":"10.0.0.9:80",
 "stage":"relay","age_seconds":310.5,"idle_seconds":0.25,"bytes_up":2048,"bytes_down":17},
-{"id":1234,"listener":"a\"\u001b","client":"unix","route":null,"endpoint":null,
+{"id":1234,"listener":"a\"\u001b","client":"unix","identity":"ana","route":null,"endpoint":null,
 "stage":"release","age_seconds":0,"idle_seconds":0,"bytes_up":0,"bytes_down":0,"reason":"limit:per-ip"}
 ],"next":null,"total":2}"#;
 
@@ -199,7 +205,7 @@ mod tests {
         let expected = "\
 ID    LISTENER  CLIENT         ROUTE  ENDPOINT     STAGE            AGE    IDLE         UP       DOWN
 7     web       10.0.0.1:5000  shop   10.0.0.9:80  relay          5m10s    0.2s       2KiB        17B
-1234  a\"\\u{1b}  unix           -      -            limit:per-ip    0.0s    0.0s         0B         0B
+1234  a\"\\u{1b}  unix (ana)     -      -            limit:per-ip    0.0s    0.0s         0B         0B
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

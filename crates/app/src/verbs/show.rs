@@ -31,6 +31,7 @@ struct Story {
     protocol: String,
     client: String,
     peer: Option<String>,
+    identity: Option<String>,
     sni: Option<String>,
     route: Option<String>,
     upstream: Option<String>,
@@ -100,6 +101,7 @@ fn print(out: &mut impl Write, story: &Story) -> io::Result<()> {
     line("client", &story.client)?;
     for (name, value) in [
         ("peer", &story.peer),
+        ("identity", &story.identity),
         ("sni", &story.sni),
         ("route", &story.route),
         ("upstream", &story.upstream),
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn a_story_reads_downwards_and_steers_no_terminal() {
         let story = serde_json::json!({
-            "id": 17, "listener": "web", "protocol": "tcp", "client": "10.0.0.1:5", "identity": null,
+            "id": 17, "listener": "web", "protocol": "tcp", "client": "10.0.0.1:5", "identity": "ana",
             "sni": "a\u{1b}[2Jb", "route": "shop", "upstream": "shop", "endpoint": null, "stage": "release",
             "stage_seconds": 0.0, "age_seconds": 310.5, "idle_seconds": 1.0,
             "bytes_up": 2048, "bytes_down": 0, "generation": 3, "worker": 1, "reason": "unreachable",
@@ -180,6 +182,7 @@ mod tests {
         print(&mut out, &serde_json::from_value(story).unwrap()).unwrap();
         let expected = r#"connection 17, tcp by listener "web"
   client    10.0.0.1:5
+  identity  ana
   sni       a\u{1b}[2Jb
   route     shop
   upstream  shop

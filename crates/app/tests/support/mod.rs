@@ -137,8 +137,11 @@ pub(crate) fn finished(tieline: &Tieline, filter: &str) -> Vec<Value> {
 
 #[track_caller]
 fn rows(tieline: &Tieline, filter: &str, finished: bool) -> Vec<Value> {
-    let mut filter = filter.replace('%', "%25").replace('=', "%3D");
-    filter = filter.replace('>', "%3E").replace('<', "%3C").replace(' ', "+");
+    let encoded = |byte: u8| match byte {
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    let filter: String = filter.bytes().map(encoded).collect();
     let page = tieline.get(&format!("/api/v1/connections?filter={filter}&finished={finished}&limit=100000"));
     page["connections"].as_array().cloned().unwrap_or_default()
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use tieline_base::Address;
 
+use crate::access::{Access, Allow};
 use crate::bind::BindAddress;
 use crate::config::{Config, Live};
 use crate::listener::Listener;
 use crate::problem::Problems;
-use crate::route::Access;
 use crate::upstream::Upstream;
 
 /// Ports that databases and their like listen at by custom, all of them made for trusted networks.
@@ -60,7 +60,7 @@ fn unreachable_by_unix(listener: &Listener, problems: &mut Problems) {
         return;
     }
     for route in &listener.routes {
-        if matches!(&route.access, Access::Policy { from } if !from.is_empty()) {
+        if matches!(&route.access, Access::Policy(Allow { from: Some(from), .. }) if !from.is_empty()) {
             let message = "a client of a unix socket has no IP address, so `allow.from` lets nobody in";
             let warning = problems.warning(route.place, message);
             warning.hint("write access = \"public\"; `unix_mode` says who may open the socket");
@@ -88,7 +88,7 @@ fn open_databases(listener: &Listener, databases: &HashMap<&str, &'static str>, 
     for route in &listener.routes {
         let open = match &route.access {
             Access::Public => true,
-            Access::Policy { from } => from.iter().any(|net| net.prefix_len() == 0),
+            Access::Policy(allow) => allow.is_everybody(),
         };
         let led = route.upstreams().find_map(|upstream| Some((upstream, databases.get(upstream)?)));
         let Some((upstream, database)) = led.filter(|_| open) else { continue };

@@ -101,8 +101,19 @@ pub(crate) static TLS: Block = Block {
         key("key", Kind::Path).means("The file of the certificate's private key, in PEM.").example("web.key"),
         key("client_ca", Kind::Path)
             .or_else("Clients are asked for no certificate.")
-            .means("The file of the roots that sign the certificates of clients, in PEM.")
+            .means(
+                "The file of the roots that sign the certificates of clients, in PEM. A certificate proves an \
+                 identity: the first that it has of a URI, a DNS name, an e-mail address and a common name.",
+            )
             .example("clients.pem"),
+        key("client_crl", Kind::Path)
+            .or_else("Certificates of clients count until they expire.")
+            .means(
+                "The file of the revocation lists of `client_ca`, in PEM: one of each authority between a \
+                 client and its root, none of them past its next update, or nobody is let in. It is read \
+                 again when it changes; who is on it then is cut off.",
+            )
+            .example("clients.crl"),
         key("client", Kind::Words(ClientWord::WORDS))
             .or("required")
             .means("Where there is a `client_ca`: what becomes of clients that show no certificate.")
@@ -376,9 +387,19 @@ pub(crate) static RESPOND: Block = Block {
 pub(crate) static ALLOW: Block = Block {
     path: "listener.*.route.allow",
     meaning: "Whom a route lets in: the short form of a policy.",
-    keys: &[key("from", Kind::List(&Kind::Network))
-        .or_else("Nobody.")
-        .means("The networks and addresses that clients may come from.")
-        .example(r#"["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]"#)],
-    later: &[of_feature("identity", "logins")],
+    keys: &[
+        key("from", Kind::List(&Kind::Network))
+            .or_else("Clients may come from anywhere, if there is an `identity`; else nobody is let in.")
+            .means("The networks and addresses that clients may come from.")
+            .example(r#"["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]"#),
+        key("identity", Kind::List(&Kind::Identity))
+            .or_else("Clients need not prove who they are, if there is a `from`; else nobody is let in.")
+            .means(
+                "Who clients must have proved to be, letter by letter; \"group:NAME\" stands for the members \
+                 of [group.NAME]. What proves it is a client certificate (see `client_ca`). With `from`, both \
+                 must hold.",
+            )
+            .example(r#"["ana", "group:support"]"#),
+    ],
+    later: &[],
 };

@@ -1,11 +1,13 @@
 //! Every key of the file, as data. Read it beside a config: it stands in the same order.
 
+mod group;
 mod listener;
 mod server;
 mod upstream;
 
 use crate::key::{Block, Kind, key, of_feature};
 
+pub(crate) use group::GROUP;
 pub(crate) use listener::LISTENER;
 pub(crate) use server::{ADMIN, SERVER};
 pub(crate) use upstream::UPSTREAM;
@@ -36,10 +38,13 @@ pub static FILE: Block = Block {
             .or_else("There is nowhere to route to.")
             .means("A set of endpoints that do the same work. NAME is what routes call it.")
             .example(r#"{ db = { endpoints = ["10.0.0.5:5432"] } }"#),
+        key("group", Kind::Named(&GROUP))
+            .or_else("There are no groups.")
+            .means("People and programs that policy speaks of together. NAME is what `allow.identity` calls them.")
+            .example(r#"{ support = { members = ["ana", "bob"] } }"#),
     ],
     later: &[
         of_feature("user", "logins"),
-        of_feature("group", "logins"),
         of_feature("agent", "tunnels"),
         of_feature("policy", "policy files"),
         of_feature("acme", "certificates by ACME"),

@@ -23,6 +23,8 @@ struct Line<'r> {
     client: Shown<ClientAddr>,
     /// The socket's peer.
     peer: Shown<ClientAddr>,
+    /// Who was proved.
+    identity: Option<&'r str>,
     sni: Option<&'r str>,
     route: Option<&'r str>,
     upstream: Option<&'r str>,
@@ -56,6 +58,7 @@ struct ExchangeLine<'r> {
     protocol: &'static str,
     client: Shown<ClientAddr>,
     peer: Shown<ClientAddr>,
+    identity: Option<&'r str>,
     sni: Option<&'r str>,
     route: Option<&'r str>,
     upstream: Option<&'r str>,
@@ -114,6 +117,7 @@ impl<'r> ExchangeLine<'r> {
             protocol: record.listener().protocol,
             client: Shown(exchanged.client),
             peer: Shown(record.peer()),
+            identity: record.identity().name(),
             sni: record.sni(),
             route: route.map(|route| &*route.name),
             upstream: route.and_then(RouteRow::upstream_name),
@@ -157,6 +161,7 @@ impl<'r> Line<'r> {
             protocol: record.listener().protocol,
             client: Shown(record.client()),
             peer: Shown(record.peer()),
+            identity: record.identity().name(),
             sni: record.sni(),
             route: route.map(|route| &*route.name),
             upstream: route.and_then(RouteRow::upstream_name),
@@ -308,7 +313,7 @@ mod tests {
         let registry = testing::registry();
         let record = testing::row(&registry, "web", "10.1.2.3:99");
         let hostile = "a\"\r\n\u{1b}[2J\u{7f}\u{9b}31m\u{2028}\u{202e}\u{0}</script>é";
-        record.set_settled(tieline_registry::Settled { proxied: None, sni: Some(hostile.into()) });
+        record.set_settled(tieline_registry::Settled { sni: Some(hostile.into()), ..Default::default() });
         registry.leave(&record, Reason::RefusedNoRoute, None);
         let (text, line) = line(&record);
         assert_eq!(line["sni"], hostile);

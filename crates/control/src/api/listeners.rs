@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use tieline_base::Clock;
-use tieline_config::{Access, Share};
+use tieline_config::{Access, Share, Who};
 use tieline_conn::{Listener, Phase, Snapshot};
 use tieline_policy::AdminPermit;
 use tieline_registry::Registry;
@@ -81,8 +81,10 @@ pub(super) struct RouteStatus {
     shares: Vec<ShareStatus>,
     /// Who decides about its connections: `public` or `policy`.
     access: &'static str,
-    /// Whom the policy lets in; none if it is public.
+    /// The networks from which the policy lets in; none if it asks for none.
     allow_from: Vec<String>,
+    /// Whom the policy lets in, groups by their names; none if it asks for nobody.
+    allow_identity: Vec<String>,
     /// When it is open; null is always.
     schedule: Option<String>,
     /// Whether it is open now.
@@ -170,6 +172,7 @@ pub(super) async fn routes(permit: AdminPermit, State(plane): State<Plane>) -> J
             shares: route.shares().iter().map(ShareStatus::of).collect(),
             access: if route.access == Access::Public { "public" } else { "policy" },
             allow_from: allow_from(&route.access),
+            allow_identity: allow_identity(&route.access),
             schedule: route.schedule.as_ref().map(ToString::to_string),
             open: route.schedule.as_ref().is_none_or(|schedule| schedule.is_open(now)),
             grace_seconds: route.grace.as_secs_f64(),
@@ -182,8 +185,14 @@ pub(super) async fn routes(permit: AdminPermit, State(plane): State<Plane>) -> J
 fn allow_from(access: &Access) -> Vec<String> {
     match access {
         Access::Public => Vec::new(),
-        Access::Policy { from } => from.iter().map(ToString::to_string).collect(),
+        Access::Policy(allow) => allow.from.iter().flatten().map(ToString::to_string).collect(),
     }
+}
+
+fn allow_identity(access: &Access) -> Vec<String> {
+    let Access::Policy(allow) = access else { return Vec::new() };
+    let written = |who: &Who| if who.group { format!("group:{}", who.name) } else { who.name.clone() };
+    allow.identity.iter().flatten().map(written).collect()
 }
 
 /// How many live on each route: by the listener's name, then by the route's.

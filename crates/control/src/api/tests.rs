@@ -238,8 +238,8 @@ fn sent(value: &Value) -> BTreeSet<String> {
 async fn rows_and_stories_are_as_documented() {
     let scene = Scene::new();
     let carrier = testing::row(scene.registry(), "web", "10.0.0.1:1");
-    carrier
-        .set_settled(tieline_registry::Settled { proxied: Some(tieline_base::ClientAddr::Unix), sni: None });
+    let proxied = Some(tieline_base::ClientAddr::Unix);
+    carrier.set_settled(tieline_registry::Settled { proxied, ..Default::default() });
     let row = testing::stream(scene.registry(), &carrier);
     testing::route(scene.registry(), &row, "shop", "10.0.0.9:80");
     row.note("something");

@@ -33,10 +33,11 @@ pub struct Handshake {
 /// # Errors
 /// [`TlsAcceptError`]; the client was told as far as TLS can tell.
 pub async fn accept_tls(io: Io, tls: &ServerTls) -> Result<(Io, Handshake), TlsAcceptError> {
-    accept_tls_after(io, Vec::new(), tls).await
+    accept_tls_after(io, Vec::new(), tls, std::future::ready(())).await
 }
 
-/// As [`accept_tls`], with `opening` read of the client already.
+/// As [`accept_tls`], with `opening` read of the client already. `turn` is awaited when the client has said
+/// all that the costly part of the handshake needs, and that part comes in the same poll.
 ///
 /// # Errors
 /// As [`accept_tls`].
@@ -44,18 +45,25 @@ pub async fn accept_tls_after(
     io: Io,
     opening: Vec<u8>,
     tls: &ServerTls,
+    turn: impl Future<Output = ()>,
 ) -> Result<(Io, Handshake), TlsAcceptError> {
     // Boxed: some kilobytes that a connection needs for a moment should not be part of it for life.
-    Box::pin(accept(io, opening, tls)).await
+    Box::pin(accept(io, opening, tls, turn)).await
 }
 
-async fn accept(mut io: Io, opening: Vec<u8>, tls: &ServerTls) -> Result<(Io, Handshake), TlsAcceptError> {
+async fn accept(
+    mut io: Io,
+    opening: Vec<u8>,
+    tls: &ServerTls,
+    turn: impl Future<Output = ()>,
+) -> Result<(Io, Handshake), TlsAcceptError> {
     let (accepted, rest) = read_hello(&mut io, opening).await?;
     let server_name = accepted.client_hello().server_name().map(normal);
     if tls.names.of(server_name.as_deref()).is_empty() {
         let _ = io.write_all(&UNRECOGNIZED_NAME).await;
         return Err(TlsAcceptError::NoCertificate { server_name });
     }
+    turn.await;
     let start = StartHandshake::from_parts(accepted, io);
     let stream = start.into_stream_with(tls.config.clone(), |connection| feed(connection, &rest)).await?;
     let handshake = describe(stream.get_ref().1, server_name)?;
@@ -104,15 +112,15 @@ fn feed(connection: &mut ServerConnection, mut bytes: &[u8]) {
 }
 
 fn describe(connection: &ServerConnection, server_name: Option<String>) -> Result<Handshake, TlsAcceptError> {
-    let certificate = connection.peer_certificates().and_then(<[_]>::first);
+    let shown = connection.peer_certificates().filter(|shown| !shown.is_empty());
     // What cannot be read must not pass for a client that showed none.
     let unreadable = || rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding);
-    let read = |der| ClientCertificate::read(der).ok_or_else(unreadable);
+    let read = |shown| ClientCertificate::read(shown).ok_or_else(unreadable);
     Ok(Handshake {
         server_name,
         alpn: connection.alpn_protocol().and_then(Alpn::new),
         version: TlsVersion::of(connection.protocol_version()),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-        client_certificate: certificate.map(read).transpose().map_err(TlsAcceptError::Protocol)?,
+        client_certificate: shown.map(read).transpose().map_err(TlsAcceptError::Refused)?,
     })
 }

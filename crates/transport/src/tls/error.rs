@@ -57,9 +57,12 @@ pub enum TlsAcceptError {
     /// The socket broke.
     #[error(transparent)]
     Io(io::Error),
-    /// The client broke the protocol, refused us, or is refused: its certificate too.
+    /// The client broke the protocol, or refused us.
     #[error("TLS handshake: {0}")]
     Protocol(rustls::Error),
+    /// The client has not proved who it is.
+    #[error("the client's certificate is refused: {0}")]
+    Refused(rustls::Error),
     /// `strict_sni` is set, and no certificate bears the name asked for.
     #[error("no certificate for {}", .server_name.as_deref().unwrap_or("a client that names no server"))]
     NoCertificate {
@@ -68,12 +71,23 @@ pub enum TlsAcceptError {
     },
 }
 
+impl TlsAcceptError {
+    pub(super) fn of(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::InvalidCertRevocationList(_) => TlsAcceptError::Refused(error),
+            error => TlsAcceptError::Protocol(error),
+        }
+    }
+}
+
 impl From<io::Error> for TlsAcceptError {
     fn from(error: io::Error) -> Self {
         match Broken::of(error) {
             Broken::Closed => TlsAcceptError::Closed,
             Broken::Io(error) => TlsAcceptError::Io(error),
-            Broken::Protocol(error) => TlsAcceptError::Protocol(error),
+            Broken::Protocol(error) => TlsAcceptError::of(error),
         }
     }
 }

@@ -8,6 +8,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 /// What a verified client certificate says. Text of it comes from the authority, control characters replaced.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientCertificate {
+    /// The one name that it gives its holder: the first of a URI, a DNS name and an e-mail address among the
+    /// alternative names, else the common name, else `sha256:` and the fingerprint.
+    pub holder: String,
     /// The distinguished name, like `CN=alice, O=Example`.
     pub subject: String,
     /// The alternative names, each with its kind: `DNS:`, `email:`, `URI:` or `IP:`.
@@ -16,6 +19,8 @@ pub struct ClientCertificate {
     pub fingerprint: Fingerprint,
     /// The authority's number for it, in hexadecimal.
     pub serial: String,
+    /// It and what the client showed behind it, in DER.
+    pub chain: Vec<Box<[u8]>>,
 }
 
 /// A SHA-256; shown in lower-case hexadecimal.
@@ -23,18 +28,47 @@ pub struct ClientCertificate {
 pub struct Fingerprint(pub [u8; 32]);
 
 impl ClientCertificate {
-    /// `None` when it cannot be read: it then proves nothing that a policy could name.
-    pub(super) fn read(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    /// Of what a client showed, its own first. `None` when it cannot be read, or names its holder so that it
+    /// cannot be told from another.
+    pub(super) fn read(shown: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
+        let der = shown.first()?;
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let alternatives = certificate.subject_alternative_name().ok()?;
-        let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+        let alternatives: Vec<_> =
+            alternatives.iter().flat_map(|extension| &extension.value.general_names).collect();
+        let fingerprint = Fingerprint::of(der);
+        let common = || certificate.subject().iter_common_name().find_map(|name| name.as_str().ok());
+        let named = bare_name(&alternatives).or_else(common).filter(|name| !name.is_empty());
+        if named.is_some_and(|name| !is_plain(name)) {
+            return None;
+        }
         Some(ClientCertificate {
+            holder: named.map_or_else(|| format!("sha256:{fingerprint}"), str::to_owned),
             subject: printable(&certificate.subject().to_string()),
-            names: names.filter_map(alternative_name).collect(),
-            fingerprint: Fingerprint::of(der),
+            names: alternatives.into_iter().filter_map(alternative_name).collect(),
+            fingerprint,
             serial: hexadecimal(certificate.raw_serial()),
+            chain: shown.iter().map(|der| der.as_ref().into()).collect(),
         })
     }
+}
+
+/// The longest name that a holder may have, in bytes: it goes into headers, logs and lists.
+const HOLDER_MAX: usize = 255;
+
+/// Whether a name can be shown and compared without a second thought.
+fn is_plain(name: &str) -> bool {
+    name.len() <= HOLDER_MAX && !name.chars().any(char::is_control) && name.trim() == name
+}
+
+/// The alternative name that stands for the holder.
+fn bare_name<'n>(names: &[&GeneralName<'n>]) -> Option<&'n str> {
+    let uri = |name: &&GeneralName<'n>| if let GeneralName::URI(uri) = name { Some(*uri) } else { None };
+    let dns = |name: &&GeneralName<'n>| if let GeneralName::DNSName(dns) = name { Some(*dns) } else { None };
+    let mail =
+        |name: &&GeneralName<'n>| if let GeneralName::RFC822Name(it) = name { Some(*it) } else { None };
+    let first = |of: &dyn Fn(&&GeneralName<'n>) -> Option<&'n str>| names.iter().find_map(of);
+    first(&uri).or_else(|| first(&dns)).or_else(|| first(&mail))
 }
 
 impl Fingerprint {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
 use super::certificates::{CertificateFiles, load_pair, load_revocations, load_roots};
-use super::error::TlsError;
+use super::error::{TlsAcceptError, TlsError};
 use super::files::Files;
 use super::names::ByName;
 use super::{Alpn, TlsVersion, provider};
@@ -47,6 +48,7 @@ pub struct ClientCertificates {
 pub struct ServerTls {
     pub(super) config: Arc<ServerConfig>,
     pub(super) names: Arc<ByName>,
+    clients: Arc<dyn ClientCertVerifier>,
     files: Files,
 }
 
@@ -73,13 +75,30 @@ impl ServerTls {
         };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(settings.version_min.and_newer())?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(clients.clone())
             .with_cert_resolver(names.clone());
         config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
         // Made anew with every load: a session must not carry an identity past the revocation of it.
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-        Ok(ServerTls { config: Arc::new(config), names, files })
+        Ok(ServerTls { config: Arc::new(config), names, clients, files })
+    }
+
+    /// Judges again the certificates that a client has shown, its own first, in DER: as if it came now.
+    ///
+    /// # Errors
+    /// Why it would not be let in.
+    pub fn judge_again(&self, shown: &[Box<[u8]>]) -> Result<(), TlsAcceptError> {
+        let shown: Vec<CertificateDer<'_>> = shown.iter().map(|der| CertificateDer::from(&**der)).collect();
+        let Some((own, others)) = shown.split_first() else {
+            return Err(TlsAcceptError::Refused(rustls::Error::NoCertificatesPresented));
+        };
+        if !self.clients.offer_client_auth() {
+            let nobody = rustls::CertificateError::UnknownIssuer;
+            return Err(TlsAcceptError::Refused(nobody.into()));
+        }
+        let judged = self.clients.verify_client_cert(own, others, UnixTime::now());
+        judged.map(drop).map_err(TlsAcceptError::Refused)
     }
 
     /// Whether a file no longer holds what was loaded from it: time to load anew. Cheap enough for every few

@@ -36,6 +36,11 @@ async fn a_certificate_says_who_the_client_is() {
         assert_eq!((&*certificate.subject, &*certificate.serial), ("CN=alice", "1234"));
         assert_eq!(certificate.names, ["DNS:alice", "IP:192.0.2.7", "email:alice@example.test"]);
         assert_eq!(certificate.fingerprint.to_string().len(), 64);
+        assert_eq!((&*certificate.holder, certificate.chain.len()), ("alice", 1));
+        assert!(server.judge_again(&certificate.chain).is_ok());
+        let stricter = self::server(&authority, Some(&[0x1234]), true);
+        assert!(matches!(stricter.judge_again(&certificate.chain), Err(TlsAcceptError::Refused(_))));
+        authority.revoke(&[]);
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         near.write_all(b"x").await.unwrap();
         far.read_u8().await.unwrap();
@@ -47,7 +52,7 @@ async fn no_certificate_is_refused_only_where_one_is_required() {
     let authority = Authority::new();
     let client = load_client(&client(&authority, None));
     let (accepted, _) = meet(&server(&authority, None, true), &client, "a.test").await;
-    assert!(matches!(accepted, Err(TlsAcceptError::Protocol(Error::NoCertificatesPresented))));
+    assert!(matches!(accepted, Err(TlsAcceptError::Refused(Error::NoCertificatesPresented))));
     let (accepted, _) = meet(&server(&authority, None, false), &client, "a.test").await;
     assert_eq!(accepted.unwrap().1.client_certificate, None);
 }
@@ -57,7 +62,7 @@ async fn a_foreign_certificate_is_refused_even_where_none_is_required() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let client = load_client(&client(&authority, Some((&stranger, 7))));
     let (accepted, _) = meet(&server(&authority, None, false), &client, "a.test").await;
-    assert!(matches!(accepted, Err(TlsAcceptError::Protocol(Error::InvalidCertificate(_)))));
+    assert!(matches!(accepted, Err(TlsAcceptError::Refused(Error::InvalidCertificate(_)))));
 }
 
 #[tokio::test]
@@ -68,7 +73,7 @@ async fn a_revoked_certificate_is_refused() {
     assert!(accepted.is_ok());
     let (accepted, _) = meet(&server(&authority, Some(&[7]), true), &client, "a.test").await;
     let revoked = Error::InvalidCertificate(CertificateError::Revoked);
-    assert!(matches!(accepted, Err(TlsAcceptError::Protocol(error)) if error == revoked));
+    assert!(matches!(accepted, Err(TlsAcceptError::Refused(error)) if error == revoked));
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ async fn what_was_read_of_the_client_before_is_not_lost() {
             let mut opening = vec![0; length];
             let read = near.read(&mut opening).await.unwrap();
             opening.truncate(read);
-            accept_tls_after(near, opening, &server).await
+            accept_tls_after(near, opening, &server, std::future::ready(())).await
         };
         let (accepted, connected) = tokio::join!(accepting, connect_tls(far, &client, "a.test", None));
         connected.unwrap();

@@ -26,7 +26,8 @@ pub enum Kind {
     /// Says where the client is: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`. Believed from nobody but known
     /// proxies.
     Forwarding,
-    /// Never passed on: `Proxy` (CGI takes it for a setting) and names with `_` (CGI takes them for others).
+    /// Never passed on: `Proxy` (CGI takes it for a setting), names with `_` (CGI takes them for others), and
+    /// `X-Tieline-*`, in which nobody but us says who the client is.
     Dropped,
     /// What the client waits for before it sends the body.
     Expect,
@@ -55,7 +56,7 @@ impl Kind {
     pub fn of(name: &[u8]) -> Kind {
         match known(name) {
             Kind::Plain if is_forwarded(name) => Kind::Forwarding,
-            Kind::Plain if has_underscore(name) => Kind::Dropped,
+            Kind::Plain if has_underscore(name) || is_ours(name) => Kind::Dropped,
             kind => kind,
         }
     }
@@ -125,6 +126,10 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
 
 fn is_forwarded(name: &[u8]) -> bool {
     matches!(name.first(), Some(b'x' | b'X')) && name.len() >= 11 && is(&name[..11], b"x-forwarded")
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    matches!(name.first(), Some(b'x' | b'X')) && name.len() >= 10 && is(&name[..10], b"x-tieline-")
 }
 
 /// Eight bytes at a time, the last eight perhaps again: names are too short for anything cleverer.

@@ -1,0 +1,48 @@
+//! What routes ask of identities, and what proves them.
+
+use crate::access::{Access, Who};
+use crate::config::Live;
+use crate::group::Group;
+use crate::listener::Listener;
+use crate::problem::Problems;
+use crate::suggest::did_you_mean;
+use crate::tls::ListenerTls;
+
+/// Tells of groups that do not exist, and of identities that nothing at their listener proves.
+pub(crate) fn identities(live: &Live, problems: &mut Problems) {
+    for listener in &live.listeners {
+        let proves = proves_identities(listener);
+        for route in &listener.routes {
+            let Access::Policy(allow) = &route.access else { continue };
+            let Some(identity) = &allow.identity else { continue };
+            for who in identity.iter().filter(|who| who.group) {
+                tell_of_missing(who, &live.groups, problems);
+            }
+            if let Some(first) = identity.first().filter(|_| !proves) {
+                let message = format!(
+                    "`allow.identity` lets nobody in, because nothing at listener \"{}\" proves who a client is",
+                    listener.name
+                );
+                let warning = problems.warning(first.place, message);
+                warning.hint("write tls = { certificate = ..., key = ..., client_ca = \"ca.pem\" } there");
+            }
+        }
+    }
+}
+
+fn proves_identities(listener: &Listener) -> bool {
+    match &listener.tls {
+        Some(ListenerTls::Certificates(all)) => all.iter().any(|one| one.client.is_some()),
+        Some(ListenerTls::SelfSigned) | None => false,
+    }
+}
+
+fn tell_of_missing(who: &Who, groups: &[Group], problems: &mut Problems) {
+    let known = || groups.iter().map(|group| group.name.as_str());
+    if known().any(|name| name == who.name) {
+        return;
+    }
+    let hint = did_you_mean(&who.name, known())
+        .unwrap_or_else(|| format!("write [group.{}] and its members", who.name));
+    problems.error(who.place, format!("group \"{}\" does not exist", who.name)).hint(hint);
+}

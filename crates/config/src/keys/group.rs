@@ -1,0 +1,15 @@
+//! `[group.NAME]`.
+
+use crate::key::{Block, Kind, key};
+
+pub(crate) static GROUP: Block = Block {
+    path: "group.*",
+    meaning: "Names that `allow.identity` speaks of together, as \"group:NAME\".",
+    keys: &[key("members", Kind::List(&Kind::Identity))
+        .means(
+            "Who belongs to the group: the names that they prove, letter by letter. A change of it is obeyed \
+             by connections that live, too.",
+        )
+        .example(r#"["ana", "bob@example.com", "spiffe://example.com/billing"]"#)],
+    later: &[],
+};
