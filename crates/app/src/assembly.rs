@@ -3,7 +3,7 @@
 //! An [`Assembly`] holds what outlives a config: sockets, upstreams, counters. A reload compiles a new
 //! snapshot from them; all that can fail comes first, so that a failure changes nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use tieline_conn::{
     Admission, Connection, HashBy, Limits, Listener, Protocol, Route, Serving, Snapshot, Timeouts,
 };
 use tieline_http::{self as http, Http};
-use tieline_policy::{Access, Allow, Networks, Rule};
+use tieline_policy::Rule;
 use tieline_pool::{
     Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
     RetrySettings, Secured, Settings, Thresholds, Trunking, Upstream,
@@ -26,6 +26,7 @@ use tieline_transport::{BindError, Bound, DialOptions, Io, ListenOptions};
 use tieline_wire::greeting::Probe;
 use tieline_wire::proxy;
 
+use crate::access;
 use crate::trust::Trust;
 
 /// What a listener's bytes mean, and which way they go. Another protocol is another arm.
@@ -367,7 +368,7 @@ impl Assembly {
         let name = described.map_or("", |described| &described.name);
         let upstream = self.upstreams.get(name).cloned();
         let place = format!("{}:{}", self.file, route.place.line);
-        let rule = Rule::new(&route.name, name, &place, access(route, live));
+        let rule = Rule::new(&route.name, name, &place, access::of(route, live));
         Route {
             row: Arc::new(RouteRow {
                 name: route.name.as_str().into(),
@@ -400,25 +401,6 @@ fn hash_by(written: &config::HashBy) -> HashBy {
         config::HashBy::Header(name) => HashBy::Field(name.as_str().into()),
         config::HashBy::Cookie(name) => HashBy::Cookie(name.as_str().into()),
     }
-}
-
-fn access(route: &config::Route, live: &config::Live) -> Access {
-    match &route.access {
-        config::Access::Public => Access::Public,
-        config::Access::Policy(allow) => Access::Policy(Allow {
-            from: allow.from.as_ref().map(|from| from.iter().copied().collect::<Networks>()),
-            identity: allow.identity.as_ref().map(|who| members(who, live)),
-        }),
-    }
-}
-
-/// The names of all of `who`, groups resolved to their members.
-fn members(who: &[config::Who], live: &config::Live) -> HashSet<Box<str>> {
-    let names = |who: &config::Who| match (who.group, live.group(&who.name)) {
-        (true, group) => group.map(|group| group.members.clone()).unwrap_or_default(),
-        (false, _) => vec![who.name.clone()],
-    };
-    who.iter().flat_map(names).map(Into::into).collect()
 }
 
 fn door_keys(listener: &config::Listener) -> impl Iterator<Item = DoorKey> {

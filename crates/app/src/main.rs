@@ -3,6 +3,7 @@
 //! Start with `args.rs` for the command line, `assembly.rs` for what is plugged in where, and `run.rs` for
 //! the life of the server.
 
+mod access;
 mod args;
 mod assembly;
 mod demo;

@@ -147,8 +147,8 @@ fn the_access_log_has_a_line_of_json_for_each_connection() {
     drop(client);
     let [first, second] = await_log(&file, 2).try_into().unwrap();
     let fields: BTreeSet<&str> = second.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = "acquire_ms bytes_down bytes_up client detail duration_ms endpoint generation id identity listener \
-                    peer protocol reason route sni stage time upstream worker";
+    let expected = "acquire_ms bytes_down bytes_up client detail duration_ms endpoint generation id \
+                    identity listener peer protocol reason route sni stage time upstream worker";
     assert_eq!(fields, expected.split_whitespace().collect());
     assert_eq!(first.as_object().unwrap().len(), fields.len(), "every line has the same fields");
     assert_eq!((&first["reason"], &first["stage"]), (&"limit:connections".into(), &"admit".into()));

@@ -4,8 +4,8 @@ use tokio::sync::{Notify, Semaphore};
 
 /// The handshakes of one worker, one behind the other. Signing and key agreement take as long as dozens of
 /// requests, and a thread does one thing at a time: when hundreds of handshakes are ready at once, everybody
-/// else would wait for all of them. So one runs, then whatever else is ready, then the next, first come, first
-/// served. What waits meanwhile is a socket and a hello, under `timeouts.handshake`.
+/// else would wait for all of them. So one runs, then whatever else is ready, then the next, first come,
+/// first served. What waits meanwhile is a socket and a hello, under `timeouts.handshake`.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     turn: Semaphore,

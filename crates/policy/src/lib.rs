@@ -35,8 +35,8 @@ pub enum Access {
     Policy(Allow),
 }
 
-/// The short form of a policy: `allow = { from = [...], identity = [...] }`. Each condition that is there must
-/// hold; where none is, nobody is let in.
+/// The short form of a policy: `allow = { from = [...], identity = [...] }`. Each condition that is there
+/// must hold; where none is, nobody is let in.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Allow {
     /// Sources that may connect. A client on a unix socket has no source address and matches none.

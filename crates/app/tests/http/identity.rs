@@ -1,4 +1,4 @@
-//! Client certificates: who they prove somebody to be, whom routes let in by them, and what a revocation ends.
+//! Client certificates: who they prove somebody to be, whom routes let in by them, what a revocation ends.
 
 use tieline_testkit::PATIENCE;
 use tieline_testkit::{Authority, Pair, Wanted, wait_until};

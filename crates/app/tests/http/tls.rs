@@ -127,7 +127,7 @@ fn secure_upstream(pair: &Pair, more: &str) -> (Nginx, SocketAddr) {
     (Nginx::http(&server, address), address)
 }
 
-/// The status and the body of a GET through Tieline to `endpoint`, with this `tls`; and why, if there is none.
+/// The status and the body of a GET through Tieline to `endpoint`, with this `tls`; and why.
 fn through(endpoint: SocketAddr, tls: &str) -> (u16, String, String) {
     let upstream = format!("tls = {tls}\nretry = {{ attempts = 0 }}");
     let named = format!("\"localhost:{}\"", endpoint.port());

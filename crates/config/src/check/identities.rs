@@ -20,7 +20,8 @@ pub(crate) fn identities(live: &Live, problems: &mut Problems) {
             }
             if let Some(first) = identity.first().filter(|_| !proves) {
                 let message = format!(
-                    "`allow.identity` lets nobody in, because nothing at listener \"{}\" proves who a client is",
+                    "`allow.identity` lets nobody in, because nothing at listener \"{}\" proves who \
+                     a client is",
                     listener.name
                 );
                 let warning = problems.warning(first.place, message);

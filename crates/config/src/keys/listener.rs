@@ -102,8 +102,8 @@ pub(crate) static TLS: Block = Block {
         key("client_ca", Kind::Path)
             .or_else("Clients are asked for no certificate.")
             .means(
-                "The file of the roots that sign the certificates of clients, in PEM. A certificate proves an \
-                 identity: the first that it has of a URI, a DNS name, an e-mail address and a common name.",
+                "The file of the roots that sign the certificates of clients, in PEM. A certificate proves \
+                 an identity: the first that it has of a URI, a DNS name, an e-mail address and a common name.",
             )
             .example("clients.pem"),
         key("client_crl", Kind::Path)
@@ -396,8 +396,8 @@ pub(crate) static ALLOW: Block = Block {
             .or_else("Clients need not prove who they are, if there is a `from`; else nobody is let in.")
             .means(
                 "Who clients must have proved to be, letter by letter; \"group:NAME\" stands for the members \
-                 of [group.NAME]. What proves it is a client certificate (see `client_ca`). With `from`, both \
-                 must hold.",
+                 of [group.NAME]. What proves it is a client certificate (see `client_ca`). With `from`, \
+                 both must hold.",
             )
             .example(r#"["ana", "group:support"]"#),
     ],

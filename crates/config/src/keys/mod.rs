@@ -40,7 +40,10 @@ pub static FILE: Block = Block {
             .example(r#"{ db = { endpoints = ["10.0.0.5:5432"] } }"#),
         key("group", Kind::Named(&GROUP))
             .or_else("There are no groups.")
-            .means("People and programs that policy speaks of together. NAME is what `allow.identity` calls them.")
+            .means(
+                "People and programs that policy speaks of together. NAME is what `allow.identity` calls \
+                 them.",
+            )
             .example(r#"{ support = { members = ["ana", "bob"] } }"#),
     ],
     later: &[

@@ -1,0 +1,26 @@
+//! Whom a route lets in, groups resolved to their members.
+
+use std::collections::HashSet;
+
+use tieline_config as config;
+use tieline_policy::{Access, Allow, Networks};
+
+/// What the config says of `route`.
+pub(crate) fn of(route: &config::Route, live: &config::Live) -> Access {
+    match &route.access {
+        config::Access::Public => Access::Public,
+        config::Access::Policy(allow) => Access::Policy(Allow {
+            from: allow.from.as_ref().map(|from| from.iter().copied().collect::<Networks>()),
+            identity: allow.identity.as_ref().map(|who| members(who, live)),
+        }),
+    }
+}
+
+/// The names of all of `who`, groups resolved to their members.
+fn members(who: &[config::Who], live: &config::Live) -> HashSet<Box<str>> {
+    let names = |who: &config::Who| match (who.group, live.group(&who.name)) {
+        (true, group) => group.map(|group| group.members.clone()).unwrap_or_default(),
+        (false, _) => vec![who.name.clone()],
+    };
+    who.iter().flat_map(names).map(Into::into).collect()
+}
