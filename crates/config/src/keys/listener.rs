@@ -103,7 +103,8 @@ pub(crate) static TLS: Block = Block {
             .or_else("Clients are asked for no certificate.")
             .means(
                 "The file of the roots that sign the certificates of clients, in PEM. A certificate proves \
-                 an identity: the first that it has of a URI, a DNS name, an e-mail address and a common name.",
+                 an identity: the first that it has of a URI, a DNS name, an e-mail address and a common \
+                 name.",
             )
             .example("clients.pem"),
         key("client_crl", Kind::Path)
