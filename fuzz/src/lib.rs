@@ -12,6 +12,7 @@ mod http_chunks;
 mod http_request;
 mod http_response;
 mod http_target;
+mod openapi;
 mod prefixes;
 mod proxy;
 
@@ -23,13 +24,14 @@ pub use http_chunks::http_chunks;
 pub use http_request::http_request;
 pub use http_response::http_response;
 pub use http_target::http_target;
+pub use openapi::openapi;
 pub use proxy::proxy;
 
 /// A target: any bytes in, a panic when a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus folder.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("config", config),
     ("filter", filter),
     ("greeting", greeting),
@@ -38,5 +40,6 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("http_request", http_request),
     ("http_response", http_response),
     ("http_target", http_target),
+    ("openapi", openapi),
     ("proxy", proxy),
 ];

@@ -64,6 +64,11 @@ fn http_target_survives_mutation() {
 }
 
 #[test]
+fn openapi_survives_mutation() {
+    mutate("openapi", MUTATIONS);
+}
+
+#[test]
 fn proxy_survives_mutation() {
     mutate("proxy", MUTATIONS);
 }

@@ -27,13 +27,19 @@ use tieline_wire::greeting::Probe;
 use tieline_wire::proxy;
 
 use crate::access;
+use crate::guards::Guards;
 use crate::trust::Trust;
 
 /// What a listener's bytes mean, and which way they go. Another protocol is another arm.
-fn protocol(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) -> Arc<dyn Protocol> {
+fn protocol(
+    listener: &config::Listener,
+    routes: Routes<'_>,
+    live: &config::Live,
+    guards: &Guards,
+) -> Arc<dyn Protocol> {
     match listener.protocol {
         config::Protocol::Tcp => Arc::new(relay(routes)),
-        config::Protocol::Http => Arc::new(http(listener, routes, live)),
+        config::Protocol::Http => Arc::new(http(listener, routes, live, guards)),
         // `check` refuses them, see `config::SERVED`; should one come through, nothing is let in.
         config::Protocol::Udp
         | config::Protocol::Postgres
@@ -58,12 +64,13 @@ fn relay(routes: Routes<'_>) -> Relay {
     Relay::new(router)
 }
 
-fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) -> Http {
+fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live, guards: &Guards) -> Http {
     let target = |written: &config::Route, route: Arc<Route>| {
         let upstream = route.row.upstream_name().and_then(|name| live.upstream(name));
         Arc::new(http::Target {
             route,
             action: action(&written.action),
+            interface: guards.interface(listener, written),
             first_byte: upstream.map_or(Duration::ZERO, |upstream| upstream.first_byte_timeout),
             gap: upstream.map_or(Duration::ZERO, |upstream| upstream.gap_timeout),
         })
@@ -82,6 +89,7 @@ fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live) ->
             fields: listener.limits.request_fields as usize,
         },
         body: listener.limits.body.map(|bytes| bytes.0),
+        validated_body: listener.limits.validated_body.0,
         request_head: listener.timeouts.request_head,
         body_gap: listener.timeouts.body_gap,
         idle: listener.timeouts.idle,
@@ -187,6 +195,7 @@ pub(crate) struct Assembly {
     generation: Generation,
     doors: HashMap<DoorKey, (Bound, WorkerId)>,
     trust: Trust,
+    pub(crate) guards: Guards,
     /// Where certificates of our own making are kept.
     folder: PathBuf,
     admissions: HashMap<String, Arc<Admission>>,
@@ -212,10 +221,11 @@ impl Assembly {
     pub(crate) fn new(file: &str, folder: &Path, registry: Arc<Registry>) -> Self {
         Self {
             file: file.into(),
-            registry,
             generation: Generation(0),
             doors: HashMap::new(),
             trust: Trust::default(),
+            guards: Guards::new(&registry),
+            registry,
             folder: folder.into(),
             admissions: HashMap::new(),
             upstreams: BTreeMap::new(),
@@ -343,7 +353,7 @@ impl Assembly {
                 max_age: listener.timeouts.max_age,
                 drain: listener.timeouts.drain,
             },
-            protocol: protocol(listener, routes, live),
+            protocol: protocol(listener, routes, live, &self.guards),
         }
     }
 

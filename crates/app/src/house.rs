@@ -63,9 +63,12 @@ impl House {
         let registry = Arc::new(registry(&config, &access_log, &events)?);
         let mut assembly = Assembly::new(&file.display().to_string(), &config.boot.data, registry.clone());
         let server = Arc::new(Server::start(registry, assembly.empty()).context("cannot start the workers")?);
-        let trust = assembly.load_trust(&config.live).map_err(|lines| anyhow::anyhow!(lines.join("\n")))?;
+        let joined = |lines: Vec<String>| anyhow::anyhow!(lines.join("\n"));
+        let trust = assembly.load_trust(&config.live).map_err(joined)?;
+        let apis = assembly.guards.load(&config.live).map_err(joined)?;
         assembly.bind(&config.live).map_err(one_error)?;
         assembly.trust_in(trust);
+        assembly.guards.keep_to(apis);
         let compiled = assembly.compile(&config.live, true);
         let shown = watch::Sender::new(Arc::new(config.live.clone()));
         let plane = Plane::new(Parts {
@@ -136,8 +139,7 @@ impl House {
         let lines =
             |problems: Vec<tieline_config::Problem>| problems.iter().map(ToString::to_string).collect();
         let Checked { config, warnings } = Config::load(&self.file).map_err(lines)?;
-        let changed = config.live != self.config.live;
-        self.prepare(&config.live)?;
+        let changed = self.prepare(&config.live)? || config.live != self.config.live;
         let compiled = self.assembly.compile(&config.live, changed);
         let report = Reloaded {
             generation: compiled.snapshot.generation.0,
@@ -173,20 +175,22 @@ impl House {
         }
     }
 
-    /// Does all of a reload that can fail; where something does, what was done before it is undone.
-    fn prepare(&mut self, live: &Live) -> Result<(), Vec<String>> {
+    /// Does all of a reload that can fail; where something does, what was done before it is undone. Whether a
+    /// file that the config names says something new.
+    fn prepare(&mut self, live: &Live) -> Result<bool, Vec<String>> {
         let lines =
             |errors: Vec<tieline_transport::BindError>| errors.iter().map(ToString::to_string).collect();
         let trust = self.assembly.load_trust(live)?;
+        let apis = self.assembly.guards.load(live)?;
         self.assembly.bind(live).map_err(|errors| -> Vec<String> { lines(errors) })?;
-        self.assembly.trust_in(trust);
-        if live.server.access_log == self.config.live.server.access_log {
-            return Ok(());
+        if live.server.access_log != self.config.live.server.access_log {
+            self.access_log.write_to(target(&live.server.access_log)).map_err(|error| {
+                self.assembly.retire(&self.config.live);
+                vec![format!("cannot open the access log: {error}")]
+            })?;
         }
-        self.access_log.write_to(target(&live.server.access_log)).map_err(|error| {
-            self.assembly.retire(&self.config.live);
-            vec![format!("cannot open the access log: {error}")]
-        })
+        self.assembly.trust_in(trust);
+        Ok(self.assembly.guards.keep_to(apis))
     }
 
     /// Delivers what was compiled, and lets go of what it no longer names.

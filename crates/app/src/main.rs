@@ -4,9 +4,11 @@
 //! the life of the server.
 
 mod access;
+mod apis;
 mod args;
 mod assembly;
 mod demo;
+mod guards;
 mod house;
 mod logging;
 mod offline;

@@ -2,15 +2,22 @@
 
 use std::process::ExitCode;
 
-use tieline_config::Config;
+use tieline_config::{Checked, Config};
 
+use crate::apis::Apis;
 use crate::args::ConfigArgs;
 use crate::logging::{print, say};
 
 /// `tieline check`: every problem at once.
 pub(crate) fn check(args: &ConfigArgs) -> ExitCode {
     let file = args.config.display();
+    let apis = |checked: &Checked| Apis::load(&checked.config.live, &Apis::default());
     match Config::load(&args.config) {
+        Ok(checked) if let Err(lines) = apis(&checked) => {
+            checked.warnings.iter().for_each(|warning| say(&warning.to_string()));
+            lines.iter().for_each(|line| say(line));
+            ExitCode::FAILURE
+        }
         Ok(checked) => {
             checked.warnings.iter().for_each(|warning| say(&warning.to_string()));
             let live = &checked.config.live;

@@ -91,6 +91,8 @@ reasons! {
     RefusedCertificate = "refused:certificate",
     /// It asks another server than the one that TLS was agreed for.
     RefusedMisdirected = "refused:misdirected",
+    /// It does not keep to its route's `api`.
+    RefusedApi = "refused:api",
     /// It has passed this server before.
     RefusedLoop = "refused:loop",
     /// The listener or the server is draining.

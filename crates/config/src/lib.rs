@@ -11,11 +11,13 @@
 
 mod access;
 mod action;
+mod api;
 mod bind;
 mod check;
 mod config;
 mod explain;
 mod fields;
+mod files;
 mod group;
 mod hash_by;
 mod host;
@@ -43,6 +45,7 @@ mod words;
 
 pub use access::{Access, Allow, Who};
 pub use action::{Action, Redirect, Respond, Share};
+pub use api::Api;
 pub use bind::{BindAddress, BindError};
 pub use config::{Checked, Config, FILE_BYTES_MAX, Live, restart_needed};
 pub use explain::{UnknownKey, explain};
@@ -66,4 +69,4 @@ pub use sni::{Sni, SniError};
 pub use target::{Part, Target, TargetError};
 pub use tls::{Certificate, ClientCertificates, ListenerTls, TlsIdentity, UpstreamTls};
 pub use upstream::{Balance, Endpoint, Health, HealthCheck, Outlier, Pool, Retry, Upstream};
-pub use words::{HttpVersion, LogFormat, LogLevel, ProxyProtocolOut, Tell, Verify, Word};
+pub use words::{ApiMode, HttpVersion, LogFormat, LogLevel, ProxyProtocolOut, Tell, Verify, Word};

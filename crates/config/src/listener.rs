@@ -81,6 +81,8 @@ pub struct Limits {
     pub request_fields: u32,
     /// Its body; `None`: no limit.
     pub body: Option<Bytes>,
+    /// Its body, where a route's interface checks it.
+    pub validated_body: Bytes,
 }
 
 /// How long things may take on the side of the clients.
@@ -134,7 +136,7 @@ pub(crate) fn read(
         _ => None,
     };
     let unix_mode = unix_mode(&mut fields, &bind, problems);
-    let routes = routes(&mut fields, protocol, problems);
+    let routes = routes(&mut fields, protocol, folder, problems);
     fields.done();
     if let Some(tls) = &tls {
         tell_of_pass_through(tls.place, &routes, problems);
@@ -223,6 +225,7 @@ fn limits(mut fields: Fields, problems: &mut Problems) -> Limits {
         request_head: fields.value("request_head"),
         request_fields: fields.whole("request_fields").unwrap_or(1),
         body: fields.maybe("body"),
+        validated_body: fields.value("validated_body"),
     };
     fields.done();
     // A size of zero stands in for one that was refused.
@@ -279,11 +282,17 @@ fn unix_mode(fields: &mut Fields, bind: &[Bind], problems: &mut Problems) -> u32
     fields.maybe("unix_mode").unwrap_or(0o660)
 }
 
-fn routes(fields: &mut Fields, protocol: Option<Protocol>, problems: &mut Problems) -> Vec<Draft> {
+fn routes(
+    fields: &mut Fields,
+    protocol: Option<Protocol>,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Vec<Draft> {
     let tables: Vec<Spot<Value>> = fields.value("route");
     let table = |item: Spot<Value>| if let Value::Table(fields) = item.value { Some(fields) } else { None };
     let tables = tables.into_iter().filter_map(table);
-    let mut drafts: Vec<_> = tables.filter_map(|fields| route::read(fields, protocol, problems)).collect();
+    let mut drafts: Vec<_> =
+        tables.filter_map(|fields| route::read(fields, protocol, folder, problems)).collect();
     match protocol {
         Some(Protocol::Http) => tell_of_equals(&drafts, problems),
         Some(_) => tell_of_doubles(&drafts, problems),

@@ -1,11 +1,13 @@
 //! `[[listener.NAME.route]]` as it is obeyed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tieline_base::Priority;
 
 use crate::access::{self, Access};
 use crate::action::{self, Action, Share};
+use crate::api::{self, Api};
 use crate::fields::Fields;
 use crate::hash_by::HashBy;
 use crate::http_match::{self, HttpMatch};
@@ -33,6 +35,8 @@ pub struct Route {
     pub action: Action,
     /// By what requests are shared among its upstreams; none: each is drawn anew.
     pub split_by: Option<HashBy>,
+    /// What its requests must keep to.
+    pub api: Option<Api>,
     /// Who decides about its connections.
     pub access: Access,
     /// How important what comes this way is.
@@ -76,7 +80,13 @@ pub(crate) struct Draft {
 }
 
 /// Reads one route; `None` if it does not say where it leads, which has been told.
-pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mut Problems) -> Option<Draft> {
+/// `folder` is the config file's.
+pub(crate) fn read(
+    mut fields: Fields,
+    protocol: Option<Protocol>,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Option<Draft> {
     let place = fields.place();
     let name = fields.take::<String>("name").map(|name| Spot { value: name.value, place: name.place });
     let takes_all = !fields.has("sni");
@@ -86,6 +96,7 @@ pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mu
     let matches = http_match::read(&mut fields, problems);
     let split_by = split_by(&mut fields, problems);
     let action = action::read(&mut fields, protocol, problems);
+    let api = api::read(&mut fields, folder, problems);
     let access = access::read(&mut fields, place, problems);
     let priority = fields.word("priority", PriorityWord::from_word).map_or(Priority::Normal, priority);
     let schedule = schedule(fields.list("schedule"), problems);
@@ -100,6 +111,7 @@ pub(crate) fn read(mut fields: Fields, protocol: Option<Protocol>, problems: &mu
         matches,
         split_by,
         action,
+        api,
         access,
         priority,
         schedule,

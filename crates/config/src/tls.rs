@@ -1,9 +1,9 @@
 //! TLS on both sides: what we show to clients, and what we ask of endpoints.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::fields::{Fields, Taken};
+use crate::files;
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::upstream::Endpoint;
@@ -196,20 +196,9 @@ fn identity(fields: &mut Fields, folder: &Path, problems: &mut Problems) -> Opti
     Some(TlsIdentity { certificate: certificate?.value, key: key?.value })
 }
 
-/// The file that the key `name` names. One that is not there is told: it would be found out only when the
-/// config is obeyed. One that cannot be looked at is left to the server, which may be another user.
+/// The file that the key `name` names.
 fn file(fields: &mut Fields, name: &str, folder: &Path, problems: &mut Problems) -> Option<Spot<PathBuf>> {
     let Taken { value, place, .. } = fields.take::<PathBuf>(name)?;
-    let path = folder.join(value);
-    let wrong = match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => Some("is a folder, not a file"),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Some("does not exist")
-        }
-        _ => None,
-    };
-    if let Some(wrong) = wrong {
-        problems.error(place, format!("`{name}`: {} {wrong}", path.display()));
-    }
-    Some(Spot { value: path, place })
+    let found = files::found(name, Spot { value, place }, folder, problems);
+    Some(Spot { value: found, place })
 }

@@ -195,6 +195,26 @@ words! {
 }
 
 words! {
+    /// What becomes of requests that do not keep to a document.
+    pub ApiMode {
+        /// They are refused, and told what is wrong.
+        Enforce = "enforce",
+        /// They pass, and are counted and noted.
+        Report = "report",
+    }
+}
+
+words! {
+    /// What becomes of parameters of a query that a document does not name.
+    pub(crate) UnknownQuery {
+        /// The request is refused.
+        Refuse = "refuse",
+        /// They pass.
+        Pass = "pass",
+    }
+}
+
+words! {
     /// Where the access log goes, where that is no file.
     pub(crate) AccessLogWord {
         /// The standard output.

@@ -31,11 +31,12 @@ fn an_example_is_what_stands_between_its_fences() {
     assert_eq!(examples(page), [(2, "a = 1\n".into()), (9, "b = 2\n\nc = 3\n".into())]);
 }
 
-/// A folder that has the certificates and keys which `example` names.
+/// A folder that has the certificates, keys and documents which `example` names.
 fn with_files_of(example: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let quoted = example.split('"').skip(1).step_by(2);
-    for name in quoted.filter(|name| [".crl", ".crt", ".key", ".pem"].iter().any(|end| name.ends_with(end))) {
+    let ends = [".crl", ".crt", ".key", ".pem", ".yaml"];
+    for name in quoted.filter(|name| ends.iter().any(|end| name.ends_with(end))) {
         std::fs::write(folder.path().join(name), "").unwrap();
     }
     folder

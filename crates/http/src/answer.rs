@@ -4,6 +4,8 @@
 use tieline_base::{Fault, Reason};
 use tieline_wire::http1::{HttpError, push_decimal, push_field};
 
+use crate::guard;
+
 /// The form of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Form {
@@ -33,6 +35,9 @@ pub(crate) fn status(fault: &Fault) -> u16 {
         && fault.reason == Reason::ProtocolError
     {
         return error.status();
+    }
+    if let Some(status) = guard::status(fault) {
+        return status;
     }
     match fault.reason {
         // Whether there is nothing or nothing for them looks the same to strangers.
@@ -73,9 +78,11 @@ pub(crate) fn title(status: u16) -> &'static str {
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         418 => "I'm a teapot",
         421 => "Misdirected Request",
+        422 => "Unprocessable Content",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -111,6 +118,9 @@ pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
     if answer.status == 503 {
         push_field("Retry-After", b"1", out);
     }
+    if let Some(fault) = answer.refusal {
+        guard::fields(fault, out);
+    }
     if answer.close {
         push_field("Connection", b"close", out);
     }
@@ -128,13 +138,18 @@ pub(crate) struct Answer<'a> {
     pub(crate) form: Form,
     pub(crate) close: bool,
     pub(crate) body: bool,
+    /// What it answers for: guards have more to say.
+    pub(crate) refusal: Option<&'a Fault>,
 }
 
 fn problem(answer: &Answer<'_>, title: &str) -> String {
     let Answer { status, detail, request_id, .. } = answer;
-    let problem = serde_json::json!({
+    let mut problem = serde_json::json!({
         "type": "about:blank", "title": title, "status": status, "detail": detail, "request_id": request_id,
     });
+    if let Some(violations) = answer.refusal.and_then(guard::violations) {
+        problem["violations"] = violations;
+    }
     problem.to_string() + "\n"
 }
 

@@ -75,14 +75,19 @@ pub(crate) async fn answer(
         false => Reuse::Young,
     };
     let mut upstream = Upstream::from(acquire(client, way, reuse, story, started).await?);
+    let chunked = matches!(plan.body, RequestBody::Chunked);
+    let held = plan.held.take();
     let source = match plan.body {
+        _ if held.is_some() => Source::Nothing,
         RequestBody::None => Source::Nothing,
         RequestBody::Length(length) => Source::Length(length),
         RequestBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
     };
-    let chunked = matches!(source, Source::Chunked(_));
     let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
     up.limit(way.http.settings.body);
+    if let Some(held) = held {
+        up.begin_with(*held);
+    }
     let mut output = Buffer::take();
     let mut again = REFUSALS_MAX;
     let length = loop {

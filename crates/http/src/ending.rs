@@ -17,8 +17,8 @@ use crate::client::Client;
 use crate::exchange::client_gone;
 use crate::story::Story;
 
-/// Answers for what went wrong.
-pub(crate) async fn tell(client: &mut Client, story: &mut Story, fault: &Fault) {
+/// Answers for what went wrong; whether the answer went out. With `close` it says that the connection ends.
+pub(crate) async fn tell(client: &mut Client, story: &mut Story, fault: &Fault, close: bool) -> bool {
     let status = answer::status(fault);
     let detail = fault.to_string();
     let mut bytes = Vec::with_capacity(512);
@@ -28,8 +28,9 @@ pub(crate) async fn tell(client: &mut Client, story: &mut Story, fault: &Fault) 
             detail: public(fault, &detail),
             request_id: &String::from_utf8_lossy(&story.request_id()),
             form: story.form,
-            close: true,
+            close,
             body: !story.bodyless,
+            refusal: Some(fault),
         },
         &mut bytes,
     );
@@ -40,12 +41,14 @@ pub(crate) async fn tell(client: &mut Client, story: &mut Story, fault: &Fault) 
     if written.is_ok() {
         connection.record().moved(false, bytes.len() as u64);
     }
+    written.is_ok()
 }
 
 /// What a client may know of a fault: what is wrong with its own bytes, and else the word for it.
 fn public<'f>(fault: &'f Fault, word: &'f str) -> &'f str {
     match fault.reason {
         Reason::RefusedPolicy | Reason::RefusedNoRoute => "no route leads there",
+        Reason::RefusedApi => "the request does not keep to the interface",
         _ => word,
     }
 }

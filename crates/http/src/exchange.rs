@@ -17,6 +17,7 @@ use crate::buffer::Buffer;
 use crate::client::{Client, Tunnel, Turn};
 use crate::ending::{in_time, linger, tell, write_all};
 use crate::forward::{self, Stay, Told};
+use crate::guard;
 use crate::local;
 use crate::plan::{self, Plan};
 use crate::site::Target;
@@ -39,6 +40,10 @@ pub(crate) fn run(mut client: Client, mut input: Buffer) -> impl Future<Output =
                 story.end(&client.connection, &Ok(DONE));
                 return Turn::Tunnel(Tunnel::new(client, upstream, loan, input.bytes().to_vec()));
             }
+            Ok(After::Refused(fault)) => {
+                story.end(&client.connection, &Err(fault));
+                return Turn::Next(client, input);
+            }
             Ok(After::Close) => Ok(DONE),
             Err(fault) => Err(fault),
         };
@@ -46,7 +51,7 @@ pub(crate) fn run(mut client: Client, mut input: Buffer) -> impl Future<Output =
             if fault.whose == Whose::Client && fault.reason == Reason::ClientReset {
                 // Nobody listens.
             } else if !story.is_answered() {
-                tell(&mut client, &mut story, fault).await;
+                tell(&mut client, &mut story, fault, true).await;
             } else {
                 // What was cut short must not look whole.
                 client.io.abort_on_close();
@@ -69,7 +74,12 @@ pub(crate) fn run(mut client: Client, mut input: Buffer) -> impl Future<Output =
 enum After {
     Next,
     Close,
-    Tunnel { upstream: Io, loan: Loan },
+    /// It was refused and told so, and the next one may come.
+    Refused(Fault),
+    Tunnel {
+        upstream: Io,
+        loan: Loan,
+    },
 }
 
 async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Result<After, Fault> {
@@ -87,6 +97,9 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     let (route, permit) = client.connection.decide(route, plan.client, started)?;
     let Some(target) = plan.target.clone() else { return Err(plan::no_route()) };
     plan.fits(&http)?;
+    if let Err(fault) = guard::pass(client, input, story, &mut plan, &target, &http).await {
+        return refuse(client, story, &plan, fault).await;
+    }
     let Some(answer) = local::answer(&target.action, &plan, story) else {
         // acquire, and relay as far as the answer's head
         let ask = Ask { hash: plan.hash, priority: route.priority, ..Ask::default() };
@@ -97,6 +110,12 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     };
     // ... or relay without an upstream: what the route itself answers
     reply(client, &http, &plan, story, answer).await
+}
+
+/// Refuses a request without its connection, where nothing of it is left to come.
+async fn refuse(client: &mut Client, story: &mut Story, plan: &Plan, fault: Fault) -> Result<After, Fault> {
+    let goes_on = guard::is_refusal(&fault) && plan.stays_open() && plan.version == Version::Http11;
+    if goes_on && tell(client, story, &fault, false).await { Ok(After::Refused(fault)) } else { Err(fault) }
 }
 
 /// Sends an answer of the route's own.

@@ -14,6 +14,7 @@ mod ending;
 mod exchange;
 mod forward;
 mod forwarders;
+mod guard;
 mod local;
 mod outward;
 mod plan;
@@ -33,6 +34,7 @@ use tieline_transport::Io;
 pub use tieline_wire::http1::Limits;
 
 pub use crate::forward::Tell;
+pub use crate::guard::{Interface, Mode};
 pub use crate::outward::Http2;
 pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
 pub use crate::split::{Share, Split};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How large a request's body may be.
     pub body: Option<u64>,
+    /// How large it may be where an interface looks at it.
+    pub validated_body: u64,
     /// From a head's first byte to its last.
     pub request_head: Duration,
     /// Between two bytes of a request's body.

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::cookies::cookies;
 use crate::forward::{self, Origin};
 use crate::forwarders::{self, Speaking};
+use crate::guard::{self, Held, Verdict};
 use crate::site::{Action, Ask, Target};
 use crate::story::Story;
 
@@ -41,6 +42,10 @@ pub(crate) struct Plan {
     pub(crate) client: ClientAddr,
     /// What the `hash` balance goes by.
     pub(crate) hash: u64,
+    /// What the route's guards say, until it is obeyed.
+    pub(crate) verdict: Option<Box<Verdict>>,
+    /// The body as far as it was read already.
+    pub(crate) held: Option<Box<Held>>,
 }
 
 /// Reads the head in `head`, and decides.
@@ -59,7 +64,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
     if forward::loops(&request, &http.settings.node) {
         return Err(Fault::new(Stage::Route, Whose::Us, Reason::RefusedLoop));
     }
-    let split = http.site.find(&Ask {
+    let ask = Ask {
         host: &host,
         path: &match_form(request.target.path),
         query: request.target.query,
@@ -68,9 +73,12 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
             let mut fields = request.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
             fields.any(|field| forward::is_routable(field.kind, speaking.trusted) && fits(field.value))
         },
-    });
+    };
+    let split = http.site.find(&ask);
     let key = |by: &HashBy| key(by, client, &request, speaking.client);
     let target = split.map(|split| split.choose(split.by().map_or(0, |by| draw(by, &key))));
+    let has_body = !matches!(request.body, RequestBody::None | RequestBody::Length(0));
+    let verdict = target.and_then(|target| guard::ask(target, &ask, request.target.path, has_body));
     let goes_on = target.is_some_and(|target| matches!(target.action, Action::Forward));
     let mut forwarded = Vec::with_capacity(if goes_on { head.len() + ADDED } else { 0 });
     let origin = Origin {
@@ -103,6 +111,8 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         te_trailers: request.te_trailers,
         client: speaking.client,
         hash: target.map_or(0, |target| key(&target.route.hash_by)),
+        verdict,
+        held: None,
     })
 }
 
@@ -110,7 +120,8 @@ impl Plan {
     /// Whether the connection goes on behind an answer for which the body was not read: what is left of one
     /// would be taken for the next request.
     pub(crate) fn stays_open(&self) -> bool {
-        self.keep_alive && matches!(self.body, RequestBody::None)
+        let read = self.held.as_ref().is_some_and(|held| held.is_whole());
+        self.keep_alive && (read || matches!(self.body, RequestBody::None))
     }
 
     /// Whether its body may come.

@@ -12,6 +12,7 @@ use tieline_wire::http1::{
 use tokio::io::AsyncWrite;
 
 use crate::buffer::{Buffer, SIZE};
+use crate::guard::Held;
 
 /// How the sender frames the body.
 #[derive(Debug)]
@@ -61,6 +62,18 @@ impl Transfer {
     pub(crate) fn new(head: Vec<u8>, source: Source, chunked: bool, trailers: bool) -> Self {
         let done = matches!(source, Source::Nothing | Source::Length(0));
         Self { source, chunked, trailers, pending: head, sent: 0, done, left: u64::MAX }
+    }
+
+    /// Takes what was read of the body before: it goes out behind the head.
+    pub(crate) fn begin_with(&mut self, held: Held) {
+        let Held { data, rest, trailers } = held;
+        self.left = self.left.saturating_sub(data.len() as u64);
+        push(&mut self.pending, &data, self.chunked);
+        self.done = matches!(rest, Source::Nothing);
+        if self.done && self.chunked {
+            encode_last_chunk(&trailers, &mut self.pending);
+        }
+        self.source = rest;
     }
 
     /// Lets the body be so large at most.

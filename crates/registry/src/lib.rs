@@ -12,6 +12,7 @@ mod meter;
 mod record;
 mod row;
 mod table;
+mod tally;
 mod verdict;
 
 pub use exchanged::{Asked, Exchanged};
@@ -21,4 +22,5 @@ pub use meter::{ListenerRow, Meter, MeterReading, RouteRow, UpstreamRow};
 pub use record::{Chosen, Ended, Opening, Record, Settled};
 pub use row::{ExchangeRow, Note, Row, StageMark, Story};
 pub use table::{Finished, Limits, Registry, Told};
+pub use tally::Tally;
 pub use verdict::Verdict;

@@ -13,6 +13,7 @@ use crate::exchanged::Exchanged;
 use crate::filter::Filter;
 use crate::meter::{ListenerRow, Meter, UpstreamRow};
 use crate::record::{Ended, Opening, Record};
+use crate::tally::{Tallies, Tally};
 
 /// A lock that is held for a push, a removal or the copy of a few hundred pointers, never over an await: each
 /// worker has its own, so that only a reader of the table can ever make one wait.
@@ -43,6 +44,7 @@ pub struct Registry {
     exchanged: Told,
     listeners: Lock<BTreeMap<Box<str>, Arc<ListenerRow>>>,
     upstreams: Lock<BTreeMap<Box<str>, Arc<UpstreamRow>>>,
+    tallies: Lock<Tallies>,
 }
 
 #[derive(Default)]
@@ -66,6 +68,7 @@ impl Registry {
             exchanged: Box::new(|_, _| {}),
             listeners: Lock::default(),
             upstreams: Lock::default(),
+            tallies: Lock::default(),
         }
     }
 
@@ -259,6 +262,21 @@ impl Registry {
     /// Every upstream that there was, by name.
     pub fn upstreams(&self) -> Vec<Arc<UpstreamRow>> {
         held(&self.upstreams).values().cloned().collect()
+    }
+
+    /// The counter of this name and labels, made once for the life of the process.
+    pub fn tally(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+    ) -> Arc<Tally> {
+        held(&self.tallies).find_or_make(name, help, labels)
+    }
+
+    /// Every counter that was asked for, those of one name beside each other.
+    pub fn tallies(&self) -> Vec<Arc<Tally>> {
+        held(&self.tallies).all()
     }
 
     fn shard(&self, worker: WorkerId) -> &Shard {

@@ -6,9 +6,10 @@ use crate::metadata::{list, text};
 use crate::problem::Problem;
 
 /// The floor of every package that ships (docs/tour.md draws them).
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("tieline-base", 0),
     ("tieline-config", 1),
+    ("tieline-openapi", 1),
     ("tieline-policy", 1),
     ("tieline-registry", 1),
     ("tieline-wire", 1),

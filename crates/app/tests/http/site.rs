@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tieline_testkit::{HttpConversation, PATIENCE, Tieline, wait_for};
 
-use crate::support::{OneRoute, start};
+use crate::support::{OneRoute, row_of, start};
 
 /// The defaults of [`OneRoute`] for this protocol, with an access log.
 pub(crate) const HTTP: OneRoute<'_> = OneRoute {
@@ -57,6 +57,12 @@ impl Site {
     pub(crate) fn log_line(&self, target: &str) -> Value {
         let look = || self.log_lines().into_iter().find(|line| line["target"] == target);
         wait_for(PATIENCE, look).unwrap_or_else(|| panic!("no line of {target}: {:#?}", self.log_lines()))
+    }
+
+    /// The id of the row of `client`.
+    #[track_caller]
+    pub(crate) fn row_id(&self, client: &HttpConversation) -> String {
+        row_of(&self.tieline, client.stream())["id"].to_string()
     }
 
     /// Why the request for `target` ended, once it has.

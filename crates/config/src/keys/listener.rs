@@ -5,6 +5,7 @@ use std::time::Duration;
 use Protocol::{Http, Mysql, Postgres, Tcp, Wireguard};
 use tieline_base::Bytes;
 
+use super::guards::API;
 use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
 use crate::words::{AccessWord, ClientWord, OFF, PriorityWord, ProxyProtocolIn, SELF_SIGNED, Tell};
@@ -160,6 +161,14 @@ pub(crate) static LIMITS: Block = Block {
             .means("How long the body of a request may be; a longer one is answered with 413.")
             .example("10MiB")
             .only(&[Http]),
+        key("validated_body", Kind::Size { least: Bytes(1), most: Bytes(1 << 30) })
+            .or("1MiB")
+            .means(
+                "How long a body may be that is held in memory because the route's `api` checks it; a longer \
+                 one is answered with 413.",
+            )
+            .example("256KiB")
+            .only(&[Http]),
     ],
     later: &[],
 };
@@ -293,6 +302,15 @@ pub(crate) static ROUTE: Block = Block {
             .or_else("The route has an `upstream`, or answers by `redirect`.")
             .means("Answers every request in the same way.")
             .example(r#"{ status = 503, body = "Back at noon." }"#)
+            .only(&[Http]),
+        key("api", Kind::Either(&[Kind::Path, Kind::Table(&API)]))
+            .or_else("Requests are not held against a document.")
+            .means(
+                "The OpenAPI document (3.0 or 3.1, YAML or JSON) that requests must keep to: its paths, \
+                 methods, parameters and bodies. A request that does not is answered with what is wrong with \
+                 it, and the upstream never sees it.",
+            )
+            .example("orders.openapi.yaml")
             .only(&[Http]),
         key("access", Kind::Words(AccessWord::WORDS))
             .or("policy")

@@ -1,6 +1,7 @@
 //! Every key of the file, as data. Read it beside a config: it stands in the same order.
 
 mod group;
+mod guards;
 mod listener;
 mod server;
 mod upstream;

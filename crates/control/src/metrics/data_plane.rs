@@ -51,6 +51,7 @@ impl Collector for DataPlane {
         streams(&mut series, &listeners, &living)?;
         self.bytes(&mut series, &listeners, &living)?;
         waits(&mut series, &self.server)?;
+        tallies(&mut series, &self.server)?;
         endpoints(&mut series, &self.server)
     }
 }
@@ -103,6 +104,18 @@ impl DataPlane {
         }
         Ok(())
     }
+}
+
+/// What the rules of the config have counted.
+fn tallies(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
+    for family in server.registry().tallies().chunk_by(|one, other| one.name == other.name) {
+        let mut counters = series.counter(family[0].name, family[0].help)?;
+        for tally in family {
+            let labels: Vec<_> = tally.labels.iter().map(|(label, value)| (*label, &**value)).collect();
+            counters.add(&labels, tally.count())?;
+        }
+    }
+    Ok(())
 }
 
 fn connections(
