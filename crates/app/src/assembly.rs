@@ -182,6 +182,7 @@ fn probe(check: &config::HealthCheck, upstream: &str) -> Probe {
     match check {
         config::HealthCheck::Tcp => Probe::Tcp,
         config::HealthCheck::Http(path) => Probe::Http { path: path.clone(), host: upstream.into() },
+        config::HealthCheck::Grpc(service) => Probe::Grpc { service: service.clone(), host: upstream.into() },
         config::HealthCheck::Postgres => Probe::Postgres,
         config::HealthCheck::Mysql => Probe::MySql,
         config::HealthCheck::Redis => Probe::Redis,

@@ -105,6 +105,8 @@ pub enum HealthCheck {
     Tcp,
     /// An HTTP request for this path.
     Http(String),
+    /// The health service of gRPC, asked for this service; empty for all.
+    Grpc(String),
     /// The greeting of PostgreSQL.
     Postgres,
     /// The greeting of MySQL.
@@ -172,7 +174,9 @@ pub(crate) fn read(
         place,
         endpoints,
         balance: balance(&mut fields, problems),
-        health: fields.table_if_written("health").and_then(|health| self::health(health, problems)),
+        health: fields
+            .table_if_written("health")
+            .and_then(|health| self::health(health, http_version, problems)),
         connect_timeout: timeouts.value("connect"),
         acquire_timeout: timeouts.value("acquire"),
         first_byte_timeout: timeouts.value("first_byte"),
@@ -262,7 +266,7 @@ fn balance(fields: &mut Fields, problems: &mut Problems) -> Balance {
     }
 }
 
-fn health(mut fields: Fields, problems: &mut Problems) -> Option<Health> {
+fn health(mut fields: Fields, version: HttpVersion, problems: &mut Problems) -> Option<Health> {
     let place = fields.place();
     let sound = fields.is_sound();
     let mut checks = Vec::new();
@@ -277,6 +281,14 @@ fn health(mut fields: Fields, problems: &mut Problems) -> Option<Health> {
         }
     }
     checks.extend(fields.maybe("http").map(|path| ("http", HealthCheck::Http(path))));
+    checks.extend(fields.take::<String>("grpc").map(|service| {
+        if version == HttpVersion::One {
+            problems
+                .error(service.place, "`grpc` is asked over HTTP/2, and http_version is \"1.1\"")
+                .hint("write http_version = \"2\" in the upstream");
+        }
+        ("grpc", HealthCheck::Grpc(service.value))
+    }));
     let (every, timeout) = (fields.value("every"), fields.value("timeout"));
     let (rise, fall) = (fields.whole("rise").unwrap_or(1), fields.whole("fall").unwrap_or(1));
     fields.done();
@@ -288,7 +300,7 @@ fn health(mut fields: Fields, problems: &mut Problems) -> Option<Health> {
     }
     if checks.is_empty() && sound {
         let error = problems.error(place, "`health` does not say how to ask");
-        error.hint("add one of tcp = true, http = \"/healthz\", postgres = true, mysql = true, redis = true");
+        error.hint("add one of tcp = true, http = \"/healthz\", grpc = \"\", postgres = true, mysql = true, redis = true");
     }
     let (_, check) = checks.into_iter().next()?;
     Some(Health { check, every, timeout, rise, fall })

@@ -7,6 +7,7 @@
 //! No probe logs in: there is no password to leak and nothing to configure on the server. What that costs is
 //! a line in the log of a server that reports every login it refused; each probe's module says which.
 
+mod grpc;
 mod http;
 mod mysql;
 mod postgres;
@@ -30,6 +31,13 @@ pub enum Probe {
         /// What the `Host` field says; treated likewise.
         host: String,
     },
+    /// It serves, by the word of its `grpc.health.v1.Health`.
+    Grpc {
+        /// The service that is asked for; empty for the server as a whole. Cut at 100 bytes.
+        service: String,
+        /// What the `Host` field says.
+        host: String,
+    },
     /// It takes logins, as `pg_isready` understands it.
     Postgres,
     /// It takes logins: MySQL and MariaDB.
@@ -41,7 +49,7 @@ pub enum Probe {
 impl Probe {
     /// Whether it is one request and one answer, as a connection that many share can carry them.
     pub fn is_exchange(&self) -> bool {
-        matches!(self, Probe::Http { .. })
+        matches!(self, Probe::Http { .. } | Probe::Grpc { .. })
     }
 
     /// Begins a conversation on a new connection; `None` when being connected is all that was to be shown.
@@ -49,6 +57,7 @@ impl Probe {
         let (first, talk) = match self {
             Probe::Tcp => return None,
             Probe::Http { path, host } => (http::request(path, host), Talk::Http),
+            Probe::Grpc { service, host } => (grpc::request(service, &http::encoded(host)), Talk::Grpc),
             Probe::Postgres => (postgres::startup(), Talk::Postgres),
             Probe::MySql => (Vec::new(), Talk::MySql(mysql::Login::default())),
             Probe::Redis => (redis::PING.to_vec(), Talk::Redis),
@@ -84,6 +93,7 @@ pub struct Conversation {
 #[derive(Clone, Debug)]
 enum Talk {
     Http,
+    Grpc,
     Postgres,
     MySql(mysql::Login),
     Redis,
@@ -125,6 +135,7 @@ impl Conversation {
         loop {
             let heard = match &mut self.talk {
                 Talk::Http => http::hear(&self.unread),
+                Talk::Grpc => grpc::hear(&self.unread),
                 Talk::Postgres => postgres::hear(&self.unread),
                 Talk::MySql(login) => login.hear(&self.unread),
                 Talk::Redis => redis::hear(&self.unread),

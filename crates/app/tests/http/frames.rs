@@ -12,6 +12,7 @@ pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 
 /// Flags: of DATA and HEADERS, of HEADERS, and of SETTINGS and PING.
 pub(crate) const END_STREAM: u8 = 1;

@@ -26,3 +26,4 @@ mod site;
 mod tls;
 mod upgrades;
 mod upstream_h2;
+mod upstream_servers;

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use tieline_testkit::{HttpConversation, PATIENCE, TcpServer, wait_until};
 
 use crate::frames::{
-    ENABLE_CONNECT_PROTOCOL, Frames, INITIAL_WINDOW_SIZE, INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, NO_ERROR,
-    REFUSED_STREAM, RST_STREAM, WINDOW_UPDATE,
+    CONTINUATION, ENABLE_CONNECT_PROTOCOL, Frames, HEADERS, INITIAL_WINDOW_SIZE, INTERNAL_ERROR,
+    MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, RST_STREAM, WINDOW_UPDATE,
 };
 use crate::origin::Origin;
 use crate::site::{HTTP, Site, request};
@@ -339,7 +340,7 @@ fn a_client_that_does_not_read_stops_no_other() {
         let mut window = 0_i64;
         while let Some(frame) = client.next()? {
             match frame.kind {
-                crate::frames::HEADERS if others == 0 => {
+                HEADERS if others == 0 => {
                     // As much as the window of its stream allows, and no more.
                     client.fields(frame.stream, &[(":status", "200")], false)?;
                     window = 128 * 1024;
@@ -349,7 +350,7 @@ fn a_client_that_does_not_read_stops_no_other() {
                     }
                     others += 1;
                 }
-                crate::frames::HEADERS => client.answer(frame.stream, "ok")?,
+                HEADERS => client.answer(frame.stream, "ok")?,
                 _ => {}
             }
         }
@@ -436,6 +437,48 @@ fn a_peer_that_is_gone_is_found_out_while_it_is_waited_for() {
     // Long before `first_byte` is over, which is a minute.
     assert_eq!(client.ask(&post("/gone", "x")).status, 502);
     assert_eq!(site.reason("/gone"), "upstream-reset");
+    assert!(wait_until(PATIENCE, || origin.open() == 0));
+}
+
+#[test]
+fn a_connection_that_was_silent_shows_that_it_lives_before_it_is_used() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    let origin = server(&[], move |client| {
+        // The first connection answers once, and then its host is gone.
+        let first = count.load(Ordering::SeqCst) == 0;
+        client.answers_pings = !first;
+        while let Some((stream, ended)) = client.request()? {
+            count.fetch_add(1, Ordering::SeqCst);
+            if !ended {
+                client.body(stream)?;
+            }
+            client.answer(stream, "ok")?;
+        }
+        Ok(())
+    });
+    let site = before(&[origin.address()]);
+    assert_eq!(site.connect().ask(&request("/", &[])).status, 200);
+    // Longer than it is believed without proof. Not an instant to be hit: only a least time.
+    thread::sleep(Duration::from_secs(6));
+    assert_eq!(site.connect().ask(&post("/", "not to be lost")).status, 200);
+    assert_eq!((seen.load(Ordering::SeqCst), origin.accepted()), (2, 2));
+    assert!(wait_until(PATIENCE, || origin.open() == 1), "the one that is gone is closed");
+}
+
+#[test]
+fn headers_without_an_end_are_a_502() {
+    let origin = server(&[], |client| {
+        let Some((stream, _)) = client.request()? else { return Ok(()) };
+        client.send(HEADERS, 0, stream, &[0x88])?;
+        // A field that is never complete: a name and a value of 16 KiB, again and again.
+        let field = [&[0, 1, b'a', 0x7f, 0x81, 0x7f][..], &[b'x'; 16_383]].concat();
+        loop {
+            client.send(CONTINUATION, 0, stream, &field[..16_384])?;
+        }
+    });
+    let site = before(&[origin.address()]);
+    assert_eq!(site.connect().ask(&request("/endless", &[])).status, 502);
     assert!(wait_until(PATIENCE, || origin.open() == 0));
 }
 

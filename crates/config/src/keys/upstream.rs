@@ -144,8 +144,8 @@ pub(crate) static TLS: Block = Block {
 
 pub(crate) static HEALTH: Block = Block {
     path: "upstream.*.health",
-    meaning: "How endpoints are asked whether they are well. Exactly one of `tcp`, `http`, `postgres`, \
-              `mysql` and `redis` says how.",
+    meaning: "How endpoints are asked whether they are well. Exactly one of `tcp`, `http`, `grpc`, \
+              `postgres`, `mysql` and `redis` says how.",
     keys: &[
         key("tcp", Kind::Flag)
             .or_else("Asked in another way.")
@@ -155,6 +155,12 @@ pub(crate) static HEALTH: Block = Block {
             .or_else("Asked in another way.")
             .means("By an HTTP request for this path that is answered with a status from 200 to 399.")
             .example("/healthz"),
+        key("grpc", Kind::Text)
+            .or_else("Asked in another way.")
+            .means(
+                "By the health service of gRPC, asked for this service; for the whole server if it is empty.",
+            )
+            .example("orders.Orders"),
         key("postgres", Kind::Flag)
             .or_else("Asked in another way.")
             .means("By the answer of a PostgreSQL server to a request for TLS; no login.")

@@ -14,7 +14,7 @@ pub(super) fn request(path: &str, host: &str) -> Vec<u8> {
 }
 
 /// Percent-encodes what would end the target or the field: everything but visible ASCII (RFC 3986 §2.1).
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let letter = |byte: u8| match byte {
         0x21..=0x7e => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),

@@ -51,6 +51,58 @@ fn a_server_that_hangs_up_is_told_from_a_silent_one() {
     assert_eq!(conversation.on_close(), "closed the connection after 3 bytes that decide nothing");
 }
 
+fn grpc() -> Probe {
+    Probe::Grpc { service: "orders.Orders".into(), host: "shop".into() }
+}
+
+#[test]
+fn grpc_asks_the_health_service_for_the_service() {
+    let first = grpc().start().unwrap().first().to_vec();
+    let head = first.len() - 20;
+    let text = String::from_utf8(first[..head].to_vec()).unwrap();
+    assert!(text.starts_with("POST /grpc.health.v1.Health/Check HTTP/1.1\r\nHost: shop\r\n"), "{text}");
+    assert!(text.ends_with("Content-Length: 20\r\n\r\n"), "{text}");
+    assert_eq!(first[head..], *b"\0\0\0\0\x0f\x0a\x0dorders.Orders");
+    let whole = Probe::Grpc { service: String::new(), host: "shop".into() };
+    assert!(
+        whole.start().unwrap().first().ends_with(b"\r\n\r\n\0\0\0\0\0"),
+        "a field that is empty is left out"
+    );
+}
+
+fn grpc_answer(message: &[u8], trailers: &str) -> Vec<u8> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n";
+    let size = format!("{:x}\r\n", message.len());
+    let end = format!("\r\n0\r\n{trailers}\r\n");
+    [head.as_bytes(), size.as_bytes(), message, end.as_bytes()].concat()
+}
+
+#[test]
+fn grpc_goes_by_what_the_health_service_says() {
+    let ok = "grpc-status: 0\r\n";
+    healthy(&grpc(), &grpc_answer(b"\0\0\0\0\x02\x08\x01", ok));
+    unhealthy(&grpc(), &grpc_answer(b"\0\0\0\0\x02\x08\x02", ok), "says NOT_SERVING");
+    unhealthy(&grpc(), &grpc_answer(b"\0\0\0\0\x00", ok), "says UNKNOWN");
+    unhealthy(
+        &grpc(),
+        &grpc_answer(b"\0\0\0\0\x02\x08\x01", "grpc-status: 5\r\ngrpc-message: what?\r\n"),
+        "refused the check with status 5 (no such service): what?",
+    );
+    let refused = b"HTTP/1.1 200 OK\r\ngrpc-status: 12\r\ncontent-length: 0\r\n\r\n";
+    unhealthy(&grpc(), refused, "refused the check with status 12 (no health service): ");
+    unhealthy(&grpc(), b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "answered with status 404");
+    let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    unhealthy(&grpc(), plain, "answered without a status of gRPC");
+}
+
+#[test]
+fn grpc_reads_an_answer_however_it_is_cut() {
+    let answer = grpc_answer(b"\0\0\0\0\x02\x08\x01", "grpc-status: 0\r\n");
+    assert_eq!(outcome(&grpc(), answer.chunks(1)).verdict, Step::Healthy);
+    let mut cut = grpc().start().unwrap();
+    assert_eq!(cut.on_bytes(&answer[..answer.len() - 1]), Step::NeedMore);
+}
+
 #[test]
 fn http_asks_for_the_path_and_nothing_else() {
     let first = |path: &str, host: &str| {
