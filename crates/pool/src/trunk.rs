@@ -7,6 +7,8 @@
 
 mod join;
 mod line;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
