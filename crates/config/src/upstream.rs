@@ -300,7 +300,10 @@ fn health(mut fields: Fields, version: HttpVersion, problems: &mut Problems) -> 
     }
     if checks.is_empty() && sound {
         let error = problems.error(place, "`health` does not say how to ask");
-        error.hint("add one of tcp = true, http = \"/healthz\", grpc = \"\", postgres = true, mysql = true, redis = true");
+        error.hint(
+            "add one of tcp = true, http = \"/healthz\", grpc = \"\", postgres = true, mysql = true, \
+             redis = true",
+        );
     }
     let (_, check) = checks.into_iter().next()?;
     Some(Health { check, every, timeout, rise, fall })
