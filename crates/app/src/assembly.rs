@@ -100,6 +100,7 @@ fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live, gu
             config::Tell::Forwarded => http::Tell::Forwarded,
             config::Tell::Both => http::Tell::Both,
         },
+        http2: listener.http2.then_some(http::Http2Front { streams: listener.limits.streams }),
         node: node(),
     };
     Http::new(http::Site::new(routes.into_iter().filter_map(split).collect()), settings)

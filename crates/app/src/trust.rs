@@ -80,7 +80,7 @@ impl Trust {
             crl: client.crl.clone(),
             required: client.required,
         });
-        let alpn = alpn(listener.protocol);
+        let alpn = alpn(listener);
         let settings =
             ServerTlsSettings { certificates, alpn, client_certificates, ..ServerTlsSettings::default() };
         match self.listeners.get(&listener.name) {
@@ -135,9 +135,11 @@ fn own_names(listener: &config::Listener) -> Vec<String> {
     names
 }
 
-fn alpn(protocol: config::Protocol) -> Vec<Alpn> {
-    match protocol {
-        config::Protocol::Http => Alpn::new(b"http/1.1").into_iter().collect(),
-        _ => Vec::new(),
-    }
+fn alpn(listener: &config::Listener) -> Vec<Alpn> {
+    let names: &[&[u8]] = match (listener.protocol, listener.http2) {
+        (config::Protocol::Http, true) => &[b"h2", b"http/1.1"],
+        (config::Protocol::Http, false) => &[b"http/1.1"],
+        _ => &[],
+    };
+    names.iter().filter_map(|name| Alpn::new(name)).collect()
 }

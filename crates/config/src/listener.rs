@@ -33,6 +33,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How it proves itself to clients, if TLS ends here.
     pub tls: Option<ListenerTls>,
+    /// Whether HTTP/2 is spoken.
+    pub http2: bool,
     /// Who must send a PROXY protocol header: `None` if nobody sends one.
     pub proxy_protocol: Option<Trusted>,
     /// Whose `Forwarded` and `X-Forwarded-For` are believed; nobody's where it is empty.
@@ -79,6 +81,8 @@ pub struct Limits {
     pub request_head: Bytes,
     /// The fields of its head: 1 to 128.
     pub request_fields: u32,
+    /// Requests of one HTTP/2 connection at once: 1 to 10,000.
+    pub streams: u32,
     /// Its body; `None`: no limit.
     pub body: Option<Bytes>,
     /// Its body, where a route's interface checks it.
@@ -126,6 +130,7 @@ pub(crate) fn read(
         tell_of_others(&confined, protocol, problems);
     }
     let tls = tls::of_listener(&mut fields, folder, problems);
+    let http2 = fields.value("http2");
     let proxy_protocol = proxy_protocol(&mut fields, problems);
     let limits = limits(fields.table("limits"), problems);
     let timeouts = timeouts(fields.table("timeouts"), protocol, problems);
@@ -148,6 +153,7 @@ pub(crate) fn read(
         // Where it was refused the file is refused with it, and nobody obeys what stands in for it.
         protocol: protocol.unwrap_or(Protocol::Tcp),
         tls: tls.map(|tls| tls.value),
+        http2,
         proxy_protocol,
         trusted_forwarders,
         forwarded,
@@ -224,6 +230,7 @@ fn limits(mut fields: Fields, problems: &mut Problems) -> Limits {
         request_line: fields.value("request_line"),
         request_head: fields.value("request_head"),
         request_fields: fields.whole("request_fields").unwrap_or(1),
+        streams: fields.whole("streams").unwrap_or(1),
         body: fields.maybe("body"),
         validated_body: fields.value("validated_body"),
     };

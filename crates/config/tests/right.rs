@@ -145,6 +145,7 @@ fn timeouts_and_limits_of_http_have_their_defaults() {
     let limits = &listener.limits;
     assert_eq!((limits.request_line, limits.request_head), (Bytes(8_192), Bytes(32_768)));
     assert_eq!((limits.request_fields, limits.body), (100, None));
+    assert_eq!((listener.http2, limits.streams), (true, 128));
     assert_eq!((&listener.tls, &listener.trusted_forwarders[..]), (&None, &[][..]));
     let upstream = config.live.upstream("echo").unwrap();
     assert_eq!((upstream.first_byte_timeout.as_secs(), upstream.gap_timeout.as_secs()), (60, 60));

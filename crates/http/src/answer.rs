@@ -14,9 +14,16 @@ pub(crate) enum Form {
     Problem,
     /// For people.
     Html,
+    /// For programs that call procedures, and look at no status but their own.
+    Grpc,
 }
 
 impl Form {
+    /// The form for a request of this `Content-Type`, which came over HTTP/2.
+    pub(crate) fn of_call(content_type: Option<&[u8]>) -> Option<Form> {
+        content_type.filter(|kind| kind.starts_with(b"application/grpc")).map(|_| Form::Grpc)
+    }
+
     /// The form that an `Accept` field asks for: a page if it names HTML before JSON.
     pub(crate) fn of(accept: Option<&[u8]>) -> Form {
         let accept = accept.unwrap_or_default().to_ascii_lowercase();
@@ -99,6 +106,7 @@ pub(crate) fn title(status: u16) -> &'static str {
 pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
     let title = title(answer.status);
     let (kind, body) = match answer.form {
+        Form::Grpc => return grpc(answer, title, out),
         Form::Problem => ("application/problem+json", problem(answer, title)),
         Form::Html => ("text/html; charset=utf-8", page(answer, title)),
     };
@@ -127,6 +135,49 @@ pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
     if answer.body {
         out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// An answer of trailers alone, which end the call (gRPC over HTTP/2, "Responses").
+fn grpc(answer: &Answer<'_>, title: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    push_field("Content-Type", b"application/grpc", out);
+    out.extend_from_slice(b"Grpc-Status: ");
+    push_decimal(grpc_status(answer.status), out);
+    out.extend_from_slice(b"\r\nGrpc-Message: ");
+    for byte in title.bytes().chain(*b": ").chain(answer.detail.bytes()) {
+        match byte {
+            b'%' | ..=0x1f | 0x7f.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            byte => out.push(byte),
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    if !answer.request_id.is_empty() {
+        push_field("X-Request-Id", answer.request_id.as_bytes(), out);
+    }
+    push_field("Content-Length", b"0", out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What `status` means in gRPC's own codes. Only what is safe to ask once more is `UNAVAILABLE`.
+fn grpc_status(status: u16) -> u64 {
+    const UNKNOWN: u64 = 2;
+    const DEADLINE_EXCEEDED: u64 = 4;
+    const PERMISSION_DENIED: u64 = 7;
+    const RESOURCE_EXHAUSTED: u64 = 8;
+    const UNIMPLEMENTED: u64 = 12;
+    const INTERNAL: u64 = 13;
+    const UNAVAILABLE: u64 = 14;
+    const UNAUTHENTICATED: u64 = 16;
+    match status {
+        400 | 500 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 | 405 | 501 => UNIMPLEMENTED,
+        408 | 504 => DEADLINE_EXCEEDED,
+        413 | 429 | 431 => RESOURCE_EXHAUSTED,
+        502 | 503 => UNAVAILABLE,
+        _ => UNKNOWN,
     }
 }
 
@@ -170,6 +221,22 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_is_told_by_trailers_that_no_text_breaks() {
+        let mut out = Vec::new();
+        let (status, form) = (503, Form::of_call(Some(b"application/grpc+proto")).unwrap());
+        let detail = "100 %\r\nx: é";
+        encode(&Answer { status, detail, request_id: "7", form, close: true, body: true }, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\nGrpc-Status: 14\r\n"),
+            "{text}"
+        );
+        let message = "\r\nGrpc-Message: Service Unavailable: 100 %25%0D%0Ax: %C3%A9\r\n";
+        assert!(text.contains(message) && text.ends_with("\r\nContent-Length: 0\r\n\r\n"), "{text}");
+        assert_eq!(Form::of_call(Some(b"application/json")), None);
+    }
 
     #[test]
     fn browsers_get_a_page_and_programs_a_problem() {

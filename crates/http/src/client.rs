@@ -14,12 +14,15 @@ use tieline_transport::{Closed, Duplex, Io, Meter, Side, Watch};
 use crate::Http;
 use crate::buffer::{Buffer, SIZE};
 use crate::exchange;
+use crate::front::{Front, Http2Front, PREFACE};
 
 /// What a connection is at any time. Only an exchange takes room, and only while it lasts.
 pub(crate) enum Conversation {
     Resting(Client),
     Working(Pin<Box<dyn Future<Output = Turn>>>),
     Upgraded(Box<Tunnel>),
+    /// It speaks HTTP/2: each exchange is in a conversation of its own.
+    Multiplexed(Box<Front>),
     Over,
 }
 
@@ -29,6 +32,8 @@ pub(crate) enum Turn {
     Next(Client, Buffer),
     /// Bytes that are no HTTP any more.
     Tunnel(Box<Tunnel>),
+    /// HTTP/2, whose preface begins the bytes that are there.
+    Http2(Client, Buffer, Http2Front),
     /// Nothing.
     End(Outcome),
 }
@@ -59,11 +64,55 @@ impl Client {
     }
 }
 
-impl Conversation {
-    pub(crate) fn new(connection: Connection, io: Io) -> Self {
-        let generation = connection.generation();
-        Self::Resting(Client { connection, io, http: None, generation, watch: Watch::default() })
+/// What a client that speaks HTTP/2 agrees on in TLS (RFC 9113 §3.2).
+const ALPN: &[u8] = b"h2";
+
+/// What of the preface an HTTP/1 parser takes for a head.
+const PREFACE_HEAD: usize = 18;
+
+impl Client {
+    /// Whether it turns out to speak HTTP/2, without having agreed on it before (RFC 9113 §3.3): `bytes`
+    /// begin with a head that is none of HTTP/1.
+    pub(crate) fn turns_out(&self, http: &Http, bytes: &[u8], head: usize) -> Option<Http2Front> {
+        let known = bytes.len().min(PREFACE.len());
+        let says = head == PREFACE_HEAD && bytes[..known] == PREFACE[..known];
+        let record = self.connection.record();
+        let first = record.exchanges() == 0 && !self.connection.is_inside();
+        http.settings.http2.filter(|_| says && first && self.connection.tls().is_none())
     }
+}
+
+impl Conversation {
+    /// A client's connection.
+    pub(crate) fn new(connection: Connection, io: Io) -> Self {
+        let agreed = connection.tls().and_then(|tls| tls.alpn.as_ref());
+        let speaks = agreed.is_some_and(|alpn| alpn.as_bytes() == ALPN);
+        let mut client = Client::of(connection, io, None);
+        // Agreed on before a reload that no longer speaks it, it is spoken as little as needs be.
+        if speaks && let Ok(http) = client.http() {
+            let how = http.settings.http2.unwrap_or(Http2Front { streams: 1 });
+            return multiplexed(client, http, Buffer::take(), how);
+        }
+        Self::Resting(client)
+    }
+
+    /// A stream of a connection that speaks HTTP/2: one exchange, by `http` if that is the protocol as the
+    /// config in force has it.
+    pub(crate) fn inside(connection: Connection, io: Io, http: Option<Arc<Http>>) -> Self {
+        Self::Resting(Client::of(connection, io, http))
+    }
+}
+
+impl Client {
+    fn of(connection: Connection, io: Io, http: Option<Arc<Http>>) -> Self {
+        let generation = connection.generation();
+        Self { connection, io, http, generation, watch: Watch::default() }
+    }
+}
+
+fn multiplexed(client: Client, http: Arc<Http>, first: Buffer, how: Http2Front) -> Conversation {
+    let Client { connection, io, .. } = client;
+    Conversation::Multiplexed(Box::new(Front::new(connection, http, io, first, how)))
 }
 
 impl Future for Conversation {
@@ -85,15 +134,24 @@ impl Future for Conversation {
                     }
                 }
                 Conversation::Working(exchange) => match ready!(exchange.as_mut().poll(cx)) {
+                    Turn::Next(client, _) if client.connection.is_inside() => {
+                        *self = Conversation::Over;
+                        return Poll::Ready(Ok(Reason::Answered));
+                    }
                     Turn::Next(client, input) if input.is_empty() => rest(client),
                     Turn::Next(client, input) => begin(client, input),
                     Turn::Tunnel(tunnel) => Conversation::Upgraded(tunnel),
+                    Turn::Http2(mut client, input, how) => {
+                        let http = client.http()?;
+                        multiplexed(client, http, input, how)
+                    }
                     Turn::End(outcome) => {
                         *self = Conversation::Over;
                         return Poll::Ready(outcome);
                     }
                 },
                 Conversation::Upgraded(tunnel) => return tunnel.poll(cx),
+                Conversation::Multiplexed(front) => return Pin::new(&mut **front).poll(cx),
                 Conversation::Over => return Poll::Pending,
             };
         }
@@ -102,7 +160,8 @@ impl Future for Conversation {
 
 /// Waits for the first bytes of a request; `None` if there will be none.
 fn poll_first(client: &mut Client, cx: &mut Context<'_>) -> Poll<Result<Option<Buffer>, Fault>> {
-    if client.connection.record().leaving().is_some() {
+    // A stream has its request already: that is answered.
+    if client.connection.record().leaving().is_some() && !client.connection.is_inside() {
         return Poll::Ready(Ok(None));
     }
     let mut input = Buffer::take();

@@ -17,6 +17,7 @@ use crate::buffer::Buffer;
 use crate::client::{Client, Tunnel, Turn};
 use crate::ending::{in_time, linger, tell, write_all};
 use crate::forward::{self, Stay, Told};
+use crate::front::Http2Front;
 use crate::guard;
 use crate::local;
 use crate::plan::{self, Plan};
@@ -44,6 +45,7 @@ pub(crate) fn run(mut client: Client, mut input: Buffer) -> impl Future<Output =
                 story.end(&client.connection, &Err(fault));
                 return Turn::Next(client, input);
             }
+            Ok(After::Http2(how)) => return Turn::Http2(client, input, how),
             Ok(After::Close) => Ok(DONE),
             Err(fault) => Err(fault),
         };
@@ -59,6 +61,8 @@ pub(crate) fn run(mut client: Client, mut input: Buffer) -> impl Future<Output =
         }
         story.end(&client.connection, &outcome);
         Turn::End(match outcome {
+            // All was said to a stream with its last byte.
+            Ok(reason) if client.connection.is_inside() => Ok(reason),
             Ok(_) => linger(&mut client, &mut input).await,
             Err(fault) => {
                 if fault.reason != Reason::ClientReset {
@@ -80,6 +84,7 @@ enum After {
         upstream: Io,
         loan: Loan,
     },
+    Http2(Http2Front),
 }
 
 async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Result<After, Fault> {
@@ -87,7 +92,13 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     let http = client.http()?;
     let length = head(client, &http, input).await?;
     // route: parsed once, for everything that follows
-    let mut plan = plan::make(client, &http, &input.bytes()[..length], story)?;
+    let mut plan = match plan::make(client, &http, &input.bytes()[..length], story) {
+        Ok(plan) => plan,
+        Err(fault) => {
+            let http2 = client.turns_out(&http, input.bytes(), length);
+            return http2.map(After::Http2).ok_or(fault);
+        }
+    };
     client.connection.record().moved(true, length as u64);
     input.consume(length);
     // authorize

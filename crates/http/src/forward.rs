@@ -24,6 +24,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) request_id: &'a [u8],
     /// Our name in `Via`.
     pub(crate) node: &'a str,
+    /// Whether it came over HTTP/2.
+    pub(crate) http2: bool,
 }
 
 /// By which fields upstreams are told where a request comes from.
@@ -68,7 +70,7 @@ pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut 
         push_field("Connection", b"Upgrade", out);
         push_field("Upgrade", token.as_bytes(), out);
     }
-    via(request, origin.node, out);
+    via(request, origin, out);
     if origin.tell != Tell::Forwarded {
         x_forwarded(origin, out);
     }
@@ -160,15 +162,19 @@ fn goes_up(kind: Kind) -> bool {
 }
 
 /// RFC 9110 §7.6.3: those before us, then us.
-fn via(request: &Request<'_, '_>, node: &str, out: &mut Vec<u8>) {
+fn via(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Via: ");
     for field in request.fields.iter().filter(|field| field.kind == Kind::Via) {
         out.extend_from_slice(field.value);
         out.extend_from_slice(b", ");
     }
-    let version: &[u8] = if request.version == Version::Http10 { b"1.0 " } else { b"1.1 " };
+    let version: &[u8] = match request.version {
+        _ if origin.http2 => b"2 ",
+        Version::Http10 => b"1.0 ",
+        Version::Http11 => b"1.1 ",
+    };
     out.extend_from_slice(version);
-    out.extend_from_slice(node.as_bytes());
+    out.extend_from_slice(origin.node.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

@@ -14,6 +14,7 @@ mod ending;
 mod exchange;
 mod forward;
 mod forwarders;
+mod front;
 mod guard;
 mod local;
 mod outward;
@@ -34,6 +35,7 @@ use tieline_transport::Io;
 pub use tieline_wire::http1::Limits;
 
 pub use crate::forward::Tell;
+pub use crate::front::Http2Front;
 pub use crate::guard::{Interface, Mode};
 pub use crate::outward::Http2;
 pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
@@ -67,6 +69,8 @@ pub struct Settings {
     pub trusted: Networks,
     /// How upstreams are told where a request comes from.
     pub tell: Tell,
+    /// How HTTP/2 is spoken; `None`: it is not.
+    pub http2: Option<Http2Front>,
     /// Our name in `Via`; a request that bears it already goes in a circle.
     pub node: Arc<str>,
 }

@@ -53,7 +53,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
     let mut room = Room::new();
     let request = parse_request(head, &http.settings.limits, &mut room).map_err(unreadable)?;
     let host = host_name(request.host);
-    note(&request, &host, story);
+    note(&request, &host, client.connection.is_inside(), story);
     let speaking = speaking(client, http, &request, story)?;
     Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
     // Whoever was promised another server's name must not be led to this one (RFC 9110 §15.5.20).
@@ -90,6 +90,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         host: request.host,
         request_id: &story.request_id(),
         node: &http.settings.node,
+        http2: client.connection.is_inside(),
     };
     if goes_on {
         forward::request(&request, &origin, &mut forwarded);
@@ -144,10 +145,12 @@ pub(crate) fn too_large() -> Fault {
 /// About what we add to a head.
 const ADDED: usize = 256;
 
-fn note(request: &Request<'_, '_>, host: &str, story: &mut Story) {
+/// `inside`: it came over HTTP/2.
+fn note(request: &Request<'_, '_>, host: &str, inside: bool, story: &mut Story) {
     story.asked = Asked::new(request.method.as_str(), host, request.target.raw());
     story.bodyless = request.kind().head;
-    story.form = Form::of(request.fields.get("accept"));
+    let called = if inside { Form::of_call(request.fields.get("content-type")) } else { None };
+    story.form = called.unwrap_or_else(|| Form::of(request.fields.get("accept")));
 }
 
 /// For whom it is asked; the table and the story learn of it where it is not who holds the connection.

@@ -33,6 +33,8 @@ pub(crate) struct Transfer {
     trailers: bool,
     pending: Vec<u8>,
     sent: usize,
+    /// Whether the receiver took something that the sender was not heard for.
+    took: bool,
     done: bool,
     /// How many bytes of body may still come.
     left: u64,
@@ -61,7 +63,7 @@ impl Transfer {
     /// `head` first, then what `source` frames, as chunks or as it comes.
     pub(crate) fn new(head: Vec<u8>, source: Source, chunked: bool, trailers: bool) -> Self {
         let done = matches!(source, Source::Nothing | Source::Length(0));
-        Self { source, chunked, trailers, pending: head, sent: 0, done, left: u64::MAX }
+        Self { source, chunked, trailers, pending: head, sent: 0, took: false, done, left: u64::MAX }
     }
 
     /// Takes what was read of the body before: it goes out behind the head.
@@ -97,13 +99,29 @@ impl Transfer {
         matches!(self.source, Source::UntilClose)
     }
 
-    /// Moves on until it is over. `moved` is told of every byte taken from the sender.
+    /// Moves on until it is over. `moved` is told of every byte taken from the sender, and of none when the
+    /// receiver alone took some: neither of them stands still then.
     pub(crate) fn poll(
         &mut self,
         from: &mut Io,
         input: &mut Buffer,
         to: &mut Io,
         mut moved: impl FnMut(usize),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Break>> {
+        let polled = self.advance(from, input, to, &mut moved, cx);
+        if std::mem::take(&mut self.took) && polled.is_pending() {
+            moved(0);
+        }
+        polled
+    }
+
+    fn advance(
+        &mut self,
+        from: &mut Io,
+        input: &mut Buffer,
+        to: &mut Io,
+        moved: &mut impl FnMut(usize),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Break>> {
         for _ in 0..STEPS_PER_TURN {
@@ -156,6 +174,7 @@ impl Transfer {
     fn flush(&mut self, to: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.pending.len() {
             self.sent += ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.sent..]))?;
+            self.took = true;
         }
         if !self.done {
             self.pending.clear();
@@ -174,6 +193,7 @@ impl Transfer {
         let bytes = &input.bytes()[..clamp(left, input.bytes().len())];
         let count = ready!(Pin::new(to).poll_write(cx, bytes)).map_err(Break::Receiver)?;
         input.consume(count);
+        self.took = true;
         if let Source::Length(left) = &mut self.source {
             *left -= count as u64;
             self.done = *left == 0;

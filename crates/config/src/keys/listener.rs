@@ -34,6 +34,14 @@ pub(crate) static LISTENER: Block = Block {
             )
             .example(r#"{ certificate = "web.crt", key = "web.key" }"#)
             .only(&[Tcp, Http]),
+        key("http2", Kind::Flag)
+            .or("true")
+            .means(
+                "Whether clients may speak HTTP/2: over TLS where they agree on it (ALPN), without TLS where \
+                 they know it beforehand. They may speak HTTP/1 in any case.",
+            )
+            .example("false")
+            .only(&[Http]),
         key("proxy_protocol", Kind::Words(ProxyProtocolIn::WORDS))
             .or("off")
             .means(
@@ -155,6 +163,14 @@ pub(crate) static LIMITS: Block = Block {
             .or("100")
             .means("How many fields the head of a request may have; one with more is answered with 431.")
             .example("50")
+            .only(&[Http]),
+        key("streams", Kind::Whole { least: 1, most: 10_000 })
+            .or("128")
+            .means(
+                "How many requests one HTTP/2 connection may have open at once. One that its client gave up \
+                 counts until the work for it has ended.",
+            )
+            .example("32")
             .only(&[Http]),
         key("body", Kind::Size { least: Bytes(0), most: Bytes(u64::MAX) })
             .or_else("No limit.")
