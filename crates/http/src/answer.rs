@@ -227,7 +227,10 @@ mod tests {
         let mut out = Vec::new();
         let (status, form) = (503, Form::of_call(Some(b"application/grpc+proto")).unwrap());
         let detail = "100 %\r\nx: é";
-        encode(&Answer { status, detail, request_id: "7", form, close: true, body: true }, &mut out);
+        encode(
+            &Answer { status, detail, refusal: None, request_id: "7", form, close: true, body: true },
+            &mut out,
+        );
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\nGrpc-Status: 14\r\n"),
