@@ -1,7 +1,7 @@
 //! One conversation's bytes, whatever carries them.
 
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -238,6 +238,27 @@ impl AsyncWrite for Io {
         }
     }
 
+    /// Several pieces in one system call, or one record of TLS.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
+            Io::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, pieces),
+            Io::Tls(tls) => tls.poll_write_vectored(cx, pieces),
+            Io::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Io::Tcp(_) | Io::Unix(_) | Io::Tls(_) => true,
+            Io::Stream(stream) => stream.is_write_vectored(),
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())),
@@ -259,7 +280,20 @@ impl AsyncWrite for Io {
 
 #[cfg(test)]
 mod tests {
-    use super::{Io, TcpStream, UnixStream};
+    use super::{Io, IoSlice, TcpStream, UnixStream};
+    use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn pieces_that_lie_apart_go_out_together() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut io = Io::Unix(near);
+        let pieces = [IoSlice::new(b"head"), IoSlice::new(b"body")];
+        assert!(io.is_write_vectored());
+        assert_eq!(io.write_vectored(&pieces).await.unwrap(), 8);
+        let mut heard = [0; 8];
+        far.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"headbody");
+    }
 
     #[test]
     fn encryption_costs_a_plain_connection_no_byte() {
