@@ -10,6 +10,10 @@ const QUERY: u8 = 4;
 const HOST: u8 = 8;
 /// A byte of a field's value.
 const VALUE: u8 = 16;
+/// A byte of a path that needs a closer look (see [`Path`](super::Path)); a mark on top of the others.
+pub(super) const PATH_SPECIAL: u8 = 32;
+/// An underscore; likewise.
+pub(super) const HAS_UNDERSCORE: u8 = 64;
 
 const CLASSES: [u8; 256] = classes();
 
@@ -36,6 +40,12 @@ const fn classes() -> [u8; 256] {
         if visible || byte == b' ' || byte == b'\t' || byte >= 0x80 {
             class |= VALUE;
         }
+        if is_one_of(byte, b"%.;\\\0") {
+            class |= PATH_SPECIAL;
+        }
+        if byte == b'_' {
+            class |= HAS_UNDERSCORE;
+        }
         classes[index] = class;
         index += 1;
     }
@@ -53,12 +63,29 @@ const fn is_one_of(byte: u8, set: &[u8]) -> bool {
     false
 }
 
-pub(super) const fn is_token_byte(byte: u8) -> bool {
-    CLASSES[byte as usize] & TOKEN != 0
+/// All that is known of `byte`, for those who ask several things at once.
+#[inline]
+pub(super) const fn class_of(byte: u8) -> u8 {
+    CLASSES[byte as usize]
 }
 
-pub(super) const fn is_path_byte(byte: u8) -> bool {
-    CLASSES[byte as usize] & PATH != 0
+#[inline]
+pub(super) const fn is_token_class(class: u8) -> bool {
+    class & TOKEN != 0
+}
+
+#[inline]
+pub(super) const fn is_path_class(class: u8) -> bool {
+    class & PATH != 0
+}
+
+#[inline]
+pub(super) const fn is_query_byte(byte: u8) -> bool {
+    CLASSES[byte as usize] & QUERY != 0
+}
+
+pub(super) const fn is_token_byte(byte: u8) -> bool {
+    CLASSES[byte as usize] & TOKEN != 0
 }
 
 pub(super) const fn is_host_byte(byte: u8) -> bool {
@@ -77,6 +104,33 @@ pub(super) fn is_query(bytes: &[u8]) -> bool {
 /// May be empty.
 pub(super) fn is_value(bytes: &[u8]) -> bool {
     all(bytes, VALUE)
+}
+
+/// Where the first byte from `at` on stands that is neither a visible ASCII character nor a space, or the end.
+#[inline]
+pub(super) fn ordinary_value_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let stops = out_of_the_ordinary(u64::from_le_bytes(*word));
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|byte| matches!(byte, b' '..=b'~')) {
+        at += 1;
+    }
+    at
+}
+
+/// The high bit of each byte below a space or above `~`. Bits above the lowest one set may be wrong: a borrow
+/// runs upwards only.
+#[inline]
+fn out_of_the_ordinary(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = ONES << 7;
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES);
+    (below_space | delete | word) & HIGHS
 }
 
 /// Without an early exit: the good case has to look at every byte anyway.

@@ -1,9 +1,9 @@
 //! The fields of a head, as they came.
 
 use std::fmt;
-use std::mem::MaybeUninit;
 
 use httparse::Header;
+use smallvec::SmallVec;
 
 use super::bytes::elements;
 use super::facts::Facts;
@@ -12,33 +12,56 @@ use super::{HttpError, Kind, Limits};
 /// The most fields that a head can have, whatever its limits say.
 pub const FIELDS_MAX: usize = 128;
 
-/// Room for the fields of one head, on the caller's stack; nothing in it needs to be set up.
+/// So many fields fit without a place of their own.
+const USUAL: usize = 24;
+
+/// Room for the fields of one head, on the caller's stack unless there are many.
+#[derive(Default)]
 pub struct Room<'b> {
-    headers: [MaybeUninit<Header<'b>>; FIELDS_MAX],
-    kinds: [Kind; FIELDS_MAX],
+    slots: SmallVec<[Slot<'b>; USUAL]>,
+}
+
+/// A field as it was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot<'b> {
+    /// A token.
+    pub(super) name: &'b [u8],
+    pub(super) value: &'b [u8],
+    /// Where its line begins in the head.
+    pub(super) line: usize,
+    pub(super) kind: Kind,
 }
 
 impl<'b> Room<'b> {
     /// Empty.
     #[inline]
     pub const fn new() -> Self {
-        Self { headers: [const { MaybeUninit::uninit() }; FIELDS_MAX], kinds: [Kind::Plain; FIELDS_MAX] }
+        Self { slots: SmallVec::new_const() }
     }
 
-    /// The two halves: where a parser writes, at most as many as `limits` allow, and what each is.
+    /// Makes ready for another head; how many fields it may have.
     #[inline]
-    pub(super) fn split<'r>(
-        &'r mut self,
-        limits: &Limits,
-    ) -> (&'r mut [MaybeUninit<Header<'b>>], &'r mut [Kind]) {
-        let count = limits.fields.min(FIELDS_MAX);
-        (&mut self.headers[..count], &mut self.kinds[..count])
+    pub(super) fn begin(&mut self, limits: &Limits) -> usize {
+        self.slots.clear();
+        limits.fields.min(FIELDS_MAX)
     }
-}
 
-impl Default for Room<'_> {
-    fn default() -> Self {
-        Self::new()
+    /// Adds a field, unless there are `most` already.
+    #[inline]
+    pub(super) fn push(&mut self, slot: Slot<'b>, most: usize) -> bool {
+        let fits = self.slots.len() < most;
+        if fits {
+            self.slots.push(slot);
+        }
+        fits
+    }
+
+    /// All fields are there, and this is what they say together.
+    #[inline]
+    pub(super) fn finish(&mut self, facts: &Facts<'_>) {
+        if facts.names_fields {
+            mark_named(&mut self.slots);
+        }
     }
 }
 
@@ -47,8 +70,7 @@ impl Default for Room<'_> {
 pub struct Fields<'r, 'b> {
     /// From the first line to the empty one.
     head: &'b [u8],
-    headers: &'r [Header<'b>],
-    kinds: &'r [Kind],
+    slots: &'r [Slot<'b>],
 }
 
 /// One field.
@@ -65,40 +87,50 @@ pub struct Field<'b> {
 }
 
 impl<'r, 'b> Fields<'r, 'b> {
-    /// Checks how the lines of `head` end, which `headers` were read from, and what the fields say together.
+    /// The fields of `head` that are in `room`.
+    #[inline]
+    pub(super) fn new(head: &'b [u8], room: &'r Room<'b>) -> Self {
+        Self { head, slots: &room.slots }
+    }
+
+    /// Takes what was read from `head` as `headers` into `room`: checks how the lines end, and what the
+    /// fields say together.
     pub(super) fn read(
         head: &'b [u8],
-        headers: &'r [Header<'b>],
-        kinds: &'r mut [Kind],
+        headers: &[Header<'b>],
+        limits: &Limits,
+        room: &'r mut Room<'b>,
     ) -> Result<(Self, Facts<'b>), HttpError> {
-        let kinds = &mut kinds[..headers.len()];
+        let most = room.begin(limits);
         let mut facts = Facts::default();
-        for (header, kind) in headers.iter().zip(kinds.iter_mut()) {
+        for header in headers {
             // The parser takes a LF alone for the end of a line; every line but the last ends before a name.
-            let start = offset(head, header.name);
-            if head[..start].last_chunk() != Some(b"\r\n") {
+            let line = offset(head, header.name);
+            if head[..line].last_chunk() != Some(b"\r\n") {
                 return Err(HttpError::BareNewline);
             }
-            *kind = Kind::of(header.name.as_bytes());
-            facts.take(*kind, header.value)?;
+            let name = header.name.as_bytes();
+            let kind = Kind::of(name);
+            facts.take(kind, header.value)?;
+            if !room.push(Slot { name, value: header.value, line, kind }, most) {
+                return Err(HttpError::TooManyFields);
+            }
         }
         if !head.ends_with(b"\r\n\r\n") {
             return Err(HttpError::BareNewline);
         }
-        if facts.names_fields {
-            mark_named(headers, kinds);
-        }
-        Ok((Self { head, headers, kinds }, facts))
+        room.finish(&facts);
+        Ok((Self::new(head, room), facts))
     }
 
     /// How many there are.
     pub const fn len(&self) -> usize {
-        self.headers.len()
+        self.slots.len()
     }
 
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
-        self.headers.is_empty()
+        self.slots.is_empty()
     }
 
     /// All of them, as they came.
@@ -114,37 +146,30 @@ impl<'r, 'b> Fields<'r, 'b> {
 
     /// The values of all fields of this name, in any case.
     pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'r, 'b, 'n> {
-        let named = self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-        named.map(|header| header.value)
+        let named = self.slots.iter().filter(move |slot| slot.name.eq_ignore_ascii_case(name.as_bytes()));
+        named.map(|slot| slot.value)
     }
 
     /// Writes the lines that `keep` wants to `out`, neighbours together.
-    pub fn copy_kept(&self, mut keep: impl FnMut(Kind, &'b str) -> bool, out: &mut Vec<u8>) {
+    pub fn copy_kept(&self, mut keep: impl FnMut(Kind) -> bool, out: &mut Vec<u8>) {
         let mut run = None;
-        for (index, (header, kind)) in self.headers.iter().zip(self.kinds).enumerate() {
-            if keep(*kind, header.name) {
-                run.get_or_insert(index);
+        for slot in self.slots {
+            if keep(slot.kind) {
+                run.get_or_insert(slot.line);
             } else if let Some(first) = run.take() {
-                out.extend_from_slice(self.lines(first, index));
+                out.extend_from_slice(&self.head[first..slot.line]);
             }
         }
         if let Some(first) = run {
-            out.extend_from_slice(self.lines(first, self.len()));
+            out.extend_from_slice(&self.head[first..self.head.len() - 2]);
         }
     }
 
     fn at(&self, index: usize) -> Field<'b> {
-        let Header { name, value } = self.headers[index];
-        Field { kind: self.kinds[index], name, value, line: self.lines(index, index + 1) }
-    }
-
-    /// The lines from field `first` to the one before `end`.
-    fn lines(&self, first: usize, end: usize) -> &'b [u8] {
-        let start = |index: usize| match self.headers.get(index) {
-            Some(header) => offset(self.head, header.name),
-            None => self.head.len() - 2,
-        };
-        &self.head[start(first)..start(end)]
+        let Slot { name, value, line, kind } = self.slots[index];
+        let end = self.slots.get(index + 1).map_or(self.head.len() - 2, |next| next.line);
+        // A token is ASCII.
+        Field { kind, name: str::from_utf8(name).unwrap_or_default(), value, line: &self.head[line..end] }
     }
 }
 
@@ -160,16 +185,16 @@ fn offset(whole: &[u8], part: &str) -> usize {
 }
 
 /// RFC 9110 §7.6.1: a field that `Connection` names ends at this hop.
-fn mark_named(headers: &[Header<'_>], kinds: &mut [Kind]) {
-    for at in 0..headers.len() {
-        if kinds[at] != Kind::Connection {
+#[cold]
+fn mark_named(slots: &mut [Slot<'_>]) {
+    for at in 0..slots.len() {
+        if slots[at].kind != Kind::Connection {
             continue;
         }
-        for named in elements(headers[at].value) {
-            for (header, kind) in headers.iter().zip(kinds.iter_mut()) {
-                let same = header.name.as_bytes().eq_ignore_ascii_case(named);
-                if same && !kind.is_hop_by_hop() {
-                    *kind = Kind::HopByHop;
+        for named in elements(slots[at].value) {
+            for slot in slots.iter_mut() {
+                if slot.name.eq_ignore_ascii_case(named) && !slot.kind.is_hop_by_hop() {
+                    slot.kind = Kind::HopByHop;
                 }
             }
         }

@@ -54,9 +54,15 @@ pub enum Kind {
 impl Kind {
     /// What `name`, a token, says by itself.
     pub fn of(name: &[u8]) -> Kind {
+        Self::of_token(name, name.contains(&b'_'))
+    }
+
+    /// [`Kind::of`] a name of which it is known whether it has an underscore.
+    #[inline]
+    pub(super) fn of_token(name: &[u8], underscore: bool) -> Kind {
         match known(name) {
             Kind::Plain if is_forwarded(name) => Kind::Forwarding,
-            Kind::Plain if has_underscore(name) || is_ours(name) => Kind::Dropped,
+            Kind::Plain if underscore || is_ours(name) => Kind::Dropped,
             kind => kind,
         }
     }
@@ -130,18 +136,4 @@ fn is_forwarded(name: &[u8]) -> bool {
 
 fn is_ours(name: &[u8]) -> bool {
     matches!(name.first(), Some(b'x' | b'X')) && name.len() >= 10 && is(&name[..10], b"x-tieline-")
-}
-
-/// Eight bytes at a time, the last eight perhaps again: names are too short for anything cleverer.
-fn has_underscore(name: &[u8]) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let word = |word: &[u8; 8]| {
-        // A byte of zero borrows its high bit; names are ASCII, so no byte has it already.
-        let apart = u64::from_le_bytes(*word) ^ (ONES * b'_' as u64);
-        apart.wrapping_sub(ONES) & !apart & (ONES << 7) != 0
-    };
-    match name.last_chunk() {
-        Some(last) => word(last) || name.as_chunks().0.iter().any(word),
-        None => name.contains(&b'_'),
-    }
 }

@@ -1,11 +1,13 @@
 //! The head of a request.
 
+use std::mem::MaybeUninit;
+
 use httparse::{Error, ParserConfig, Status};
 
 use super::authority::host_and_port;
 use super::bytes::is_token;
 use super::facts::{Facts, Framing};
-use super::fields::Room;
+use super::fields::{FIELDS_MAX, Room};
 use super::{Fields, HttpError, Limits, RequestKind, Target, Version};
 
 /// A request, read and checked; routing, policy and forwarding all go by this.
@@ -77,7 +79,8 @@ pub fn parse_request<'r, 'b>(
     // RFC 9112 §2.2: one empty line is forgiven, as old clients end bodies with it.
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     refuse_empty_line(head)?;
-    let (headers, kinds) = room.split(limits);
+    let mut headers = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let headers = &mut headers[..limits.fields.min(FIELDS_MAX)];
     let mut parsed = httparse::Request::new(&mut []);
     let config = ParserConfig::default();
     match config.parse_request_with_uninit_headers(&mut parsed, head, headers) {
@@ -95,7 +98,7 @@ pub fn parse_request<'r, 'b>(
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let method = Method::parse(method)?;
     let target = Target::parse(raw, &method)?;
-    let (fields, facts) = Fields::read(head, parsed.headers, kinds)?;
+    let (fields, facts) = Fields::read(head, parsed.headers, limits, room)?;
     assemble(method, target, version, fields, &facts)
 }
 
@@ -124,7 +127,7 @@ impl<'b> Method<'b> {
         self.is_safe() || matches!(self, Method::Put | Method::Delete)
     }
 
-    fn parse(name: &'b str) -> Result<Self, HttpError> {
+    pub(super) fn parse(name: &'b str) -> Result<Self, HttpError> {
         Ok(match name {
             "GET" => Method::Get,
             "POST" => Method::Post,
@@ -147,7 +150,8 @@ impl Request<'_, '_> {
     }
 }
 
-fn assemble<'r, 'b>(
+#[inline]
+pub(super) fn assemble<'r, 'b>(
     method: Method<'b>,
     target: Target<'b>,
     version: Version,

@@ -1,9 +1,11 @@
 //! The head of a response.
 
+use std::mem::MaybeUninit;
+
 use httparse::{Error, ParserConfig, Status};
 
 use super::facts::{Facts, Framing};
-use super::fields::Room;
+use super::fields::{FIELDS_MAX, Room};
 use super::request::{explain_fields, has_bare_newline, is_other_version, refuse_empty_line};
 use super::{Fields, HttpError, Limits, Version};
 
@@ -61,7 +63,8 @@ pub fn parse_response<'r, 'b>(
         return Err(HttpError::HeadTooLarge);
     }
     refuse_empty_line(head)?;
-    let (headers, kinds) = room.split(limits);
+    let mut headers = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let headers = &mut headers[..limits.fields.min(FIELDS_MAX)];
     let mut parsed = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut parsed, head, headers) {
@@ -74,11 +77,24 @@ pub fn parse_response<'r, 'b>(
     };
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let reason = parsed.reason.unwrap_or_default();
-    let (fields, facts) = Fields::read(head, parsed.headers, kinds)?;
+    let (fields, facts) = Fields::read(head, parsed.headers, limits, room)?;
+    conclude(version, status, reason, fields, &facts, to)
+}
+
+/// The response of these parts.
+#[inline]
+pub(super) fn conclude<'r, 'b>(
+    version: Version,
+    status: u16,
+    reason: &'b str,
+    fields: Fields<'r, 'b>,
+    facts: &Facts<'b>,
+    to: RequestKind,
+) -> Result<Response<'r, 'b>, HttpError> {
     if status == 101 && !to.upgrade {
         return Err(HttpError::SwitchUnasked);
     }
-    let body = body(status, version, to, &facts)?;
+    let body = body(status, version, to, facts)?;
     Ok(Response {
         version,
         status,

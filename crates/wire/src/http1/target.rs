@@ -1,7 +1,7 @@
 //! What a request is for (RFC 9112 §3.2).
 
 use super::authority::host_and_port;
-use super::bytes::{is_path_byte, is_query};
+use super::bytes::{PATH_SPECIAL, class_of, is_path_class, is_query};
 use super::{HttpError, Method};
 
 /// The target of a request. The path is as it was written; [`Path`](super::Path) says whether it is safe to
@@ -17,6 +17,7 @@ pub struct Target<'b> {
     /// Likewise; it counts instead of `Host`.
     pub authority: Option<&'b str>,
     raw: &'b str,
+    plain: bool,
 }
 
 /// How a target of the absolute form wants to be reached. The listener decides, whatever this says.
@@ -32,6 +33,17 @@ impl<'b> Target<'b> {
     /// As it stood in the request line.
     pub const fn raw(&self) -> &'b str {
         self.raw
+    }
+
+    /// Whether the path has no byte that could make two servers read it differently: it is safe, and its own
+    /// match form.
+    pub const fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// A target of the origin form whose bytes were looked at.
+    pub(super) const fn of_origin(path: &'b str, query: Option<&'b str>, raw: &'b str, plain: bool) -> Self {
+        Self { path, query, scheme: None, authority: None, raw, plain }
     }
 
     /// Writes what an origin server is asked for: path and query.
@@ -50,7 +62,7 @@ impl<'b> Target<'b> {
         match raw.as_bytes().first() {
             Some(b'/') => Self::origin(raw, raw),
             Some(b'*') if raw.len() == 1 && *method == Method::Options => {
-                Ok(Self { path: raw, query: None, scheme: None, authority: None, raw })
+                Ok(Self::of_origin(raw, None, raw, true))
             }
             _ => Self::absolute(raw, method),
         }
@@ -58,7 +70,7 @@ impl<'b> Target<'b> {
 
     /// `target` is the part of `raw` from the path on.
     fn origin(target: &'b str, raw: &'b str) -> Result<Self, HttpError> {
-        let end = target.bytes().position(|byte| !is_path_byte(byte));
+        let end = target.bytes().position(|byte| !is_path_class(class_of(byte)));
         let (path, query) = match end {
             None => (target, None),
             Some(end) => {
@@ -67,7 +79,8 @@ impl<'b> Target<'b> {
                 (path, Some(query.ok_or(HttpError::Target)?))
             }
         };
-        Ok(Self { path, query, scheme: None, authority: None, raw })
+        let plain = !path.bytes().any(|byte| class_of(byte) & PATH_SPECIAL != 0);
+        Ok(Self::of_origin(path, query, raw, plain))
     }
 
     fn absolute(raw: &'b str, method: &Method<'_>) -> Result<Self, HttpError> {

@@ -254,10 +254,10 @@ fn kinds_stand_beside_their_fields_and_lines_are_copied_whole() {
         assert_eq!(kinds[3], ("Proxy".into(), Kind::Dropped));
         assert_eq!(request.fields.iter().nth(2).unwrap().value, b"2");
         let mut out = Vec::new();
-        request.fields.copy_kept(|kind, _| kind == Kind::Plain, &mut out);
+        request.fields.copy_kept(|kind| kind == Kind::Plain, &mut out);
         assert_eq!(out, "A:1\r\nB:  2 \t\r\nC:\r\nG: \u{e9}\r\n".as_bytes());
         out.clear();
-        request.fields.copy_kept(|_, _| true, &mut out);
+        request.fields.copy_kept(|_| true, &mut out);
         assert_eq!(out, format!("Host: a\r\n{lines}").into_bytes());
     })
     .unwrap();

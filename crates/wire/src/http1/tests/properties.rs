@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::{
     CHUNK_END, ChunkedDecoder, HeadScan, HttpError, Limits, Path, PathRules, Progress, RequestKind, Room,
     encode_chunk_head, encode_last_chunk, encode_request_line, encode_status_line, match_form, parse_request,
-    parse_response,
+    parse_response, quick_request, quick_response,
 };
 
 fn a_name() -> impl Strategy<Value = String> {
@@ -80,6 +80,44 @@ fn scanned(bytes: &[u8], mut cuts: Vec<usize>) -> Result<Option<usize>, HttpErro
     Ok(None)
 }
 
+/// Whether the quick reader reads nothing, or what the other two make of it.
+fn agrees_on_request(bytes: &[u8]) -> bool {
+    let limits = Limits { line: 60, head: 300, fields: 6 };
+    let (mut quick, mut slow) = (Room::new(), Room::new());
+    let Some((request, length)) = quick_request(bytes, &limits, &mut quick) else { return true };
+    let same_end = HeadScan::default().find(bytes, &limits) == Ok(Some(length));
+    same_end && parse_request(&bytes[..length], &limits, &mut slow) == Ok(request)
+}
+
+fn agrees_on_response(bytes: &[u8]) -> bool {
+    let limits = Limits { line: 60, head: 300, fields: 6 };
+    let (mut quick, mut slow) = (Room::new(), Room::new());
+    let to = RequestKind::default();
+    let Some((response, length)) = quick_response(bytes, &limits, &mut quick, to) else { return true };
+    let same_end = HeadScan::default().find(bytes, &limits) == Ok(Some(length));
+    same_end && parse_response(&bytes[..length], &limits, &mut slow, to) == Ok(response)
+}
+
+#[test]
+fn what_is_usual_is_read_quickly() {
+    let limits = Limits::default();
+    let requests: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"POST /orders?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nAccept:*/*\r\n\r\nhello",
+        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"HEAD /%20 HTTP/1.0\r\n\r\n",
+    ];
+    for bytes in requests {
+        assert!(quick_request(bytes, &limits, &mut Room::new()).is_some(), "{}", bytes.escape_ascii());
+    }
+    let responses: [&[u8]; 2] =
+        [b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\n\r\nok", b"HTTP/1.1 204 No Content\r\n\r\n"];
+    for bytes in responses {
+        let to = RequestKind::default();
+        assert!(quick_response(bytes, &limits, &mut Room::new(), to).is_some(), "{}", bytes.escape_ascii());
+    }
+}
+
 proptest! {
     #[test]
     fn a_head_ends_at_the_same_byte_however_it_comes(
@@ -98,7 +136,7 @@ proptest! {
         if let Ok(request) = parse_request(&head, &limits, &mut room) {
             let mut again = Vec::new();
             encode_request_line(&request.method, &request.target, &mut again);
-            request.fields.copy_kept(|_, _| true, &mut again);
+            request.fields.copy_kept(|_| true, &mut again);
             again.extend_from_slice(b"\r\n");
             // A target of the absolute form loses its authority on purpose, HTTP/1.0 its version.
             if request.target.authority.is_none() && head.windows(10).any(|part| part == b" HTTP/1.1\r") {
@@ -125,13 +163,31 @@ proptest! {
         if let Ok(response) = parse_response(&head, &limits, &mut room, to) {
             let mut again = Vec::new();
             encode_status_line(response.status, response.reason, &mut again);
-            response.fields.copy_kept(|_, _| true, &mut again);
+            response.fields.copy_kept(|_| true, &mut again);
             again.extend_from_slice(b"\r\n");
             let mut room = Room::new();
             let second = parse_response(&again, &limits, &mut room, to).unwrap();
             prop_assert_eq!((second.status, second.body), (response.status, response.body));
             prop_assert_eq!(second.reason, response.reason);
             prop_assert!(second.fields.iter().eq(response.fields.iter()));
+        }
+    }
+
+    #[test]
+    fn what_is_read_quickly_is_read_as_always(
+        request in prop_oneof![a_request(), noise()],
+        response in a_response(),
+        behind in prop::collection::vec(any::<u8>(), 0..20),
+        odd in any::<(prop::sample::Index, u8)>(),
+        spoilt: bool,
+    ) {
+        for (mut bytes, is_request) in [(request, true), (response, false)] {
+            if spoilt && !bytes.is_empty() {
+                *odd.0.get_mut(&mut bytes) = odd.1;
+            }
+            bytes.extend_from_slice(&behind);
+            let agrees = if is_request { agrees_on_request(&bytes) } else { agrees_on_response(&bytes) };
+            prop_assert!(agrees, "{}", bytes.escape_ascii());
         }
     }
 
