@@ -11,13 +11,14 @@ use tieline_conn::Route;
 use tieline_policy::Permit;
 use tieline_pool::{Ask, Lease, Loan, Making, Reuse};
 use tieline_transport::Io;
-use tieline_wire::http1::{ChunkedDecoder, HeadScan, Limits, RequestBody};
+use tieline_wire::http1::{ChunkedDecoder, HeadScan, RequestBody};
 
 use crate::Http;
 use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::ending::in_time;
-use crate::exchange::{client_gone, wrong, wrong_answer};
+use crate::exchange::{client_gone, wrong};
+use crate::heard::{ANSWER_LIMITS, Heard, hear};
 use crate::outward::Broken;
 use crate::plan::{self, Plan};
 use crate::site::Target;
@@ -35,13 +36,14 @@ pub(crate) struct Way<'w> {
     pub(crate) ask: Ask,
 }
 
-/// An exchange whose answer has begun: its head is the first `length` bytes of `output`.
+/// An exchange whose answer has begun.
 pub(crate) struct Answering {
     pub(crate) upstream: Upstream,
     /// What is left of the request.
     pub(crate) up: Transfer,
+    /// What came behind what was heard.
     pub(crate) output: Buffer,
-    pub(crate) length: usize,
+    pub(crate) heard: Heard,
 }
 
 /// The upstream's side of an exchange.
@@ -90,10 +92,11 @@ pub(crate) async fn answer(
     }
     let mut output = Buffer::take();
     let mut again = REFUSALS_MAX;
-    let length = loop {
-        let answer = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await;
+    let heard = loop {
+        let far = (&mut upstream, &mut up, &mut output);
+        let answer = first_answer(client, input, far, plan, story, way).await;
         match answer {
-            Ok(length) => break length,
+            Ok(heard) => break heard,
             // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no
             // harm to ask once more.
             Err(fault) if fault.retry && upstream.reused && plan.idempotent && up.rewind() => {
@@ -118,7 +121,7 @@ pub(crate) async fn answer(
             }
         }
     };
-    Ok(Answering { upstream, up, output, length })
+    Ok(Answering { upstream, up, output, heard })
 }
 
 async fn acquire(
@@ -138,18 +141,16 @@ async fn acquire(
     Ok(lease)
 }
 
-/// Sends the request, and reads until the head of an answer is there: its length in `output`. The answer may
-/// come before the request is sent whole.
+/// Sends the request, and reads until the head of an answer is there. The answer may come before the request
+/// is sent whole.
 pub(crate) async fn first_answer(
     client: &mut Client,
     input: &mut Buffer,
-    upstream: &mut Upstream,
-    up: &mut Transfer,
-    output: &mut Buffer,
+    (upstream, up, output): (&mut Upstream, &mut Transfer, &mut Buffer),
+    plan: &Plan,
     story: &mut Story,
     Way { target, http, .. }: Way<'_>,
-) -> Result<usize, Fault> {
-    let limits = ANSWER_LIMITS;
+) -> Result<Heard, Fault> {
     let mut scan = HeadScan::default();
     let Client { connection, io, watch, .. } = client;
     connection.expect(http.settings.body_gap, Reason::TimeoutBodyGap);
@@ -177,10 +178,10 @@ pub(crate) async fn first_answer(
         loop {
             let began = !output.is_empty();
             // Behind an interim answer the next one may be there already.
-            if began && let Some(length) = scan.find(output.bytes(), &limits).map_err(wrong_answer)? {
-                return Poll::Ready(Ok(length));
+            if began && let Some(heard) = hear(plan, output, &mut scan, up)? {
+                return Poll::Ready(Ok(heard));
             }
-            match output.poll_fill(&mut upstream.io, limits.head, cx) {
+            match output.poll_fill(&mut upstream.io, ANSWER_LIMITS.head, cx) {
                 Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(Ok(_)) => {
                     let error = refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
@@ -198,9 +199,6 @@ pub(crate) async fn first_answer(
     });
     in_time(connection, Stage::Relay, Whose::Upstream, answer).await
 }
-
-/// What answers may be: endpoints are trusted further than clients.
-pub(crate) const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 128 };
 
 /// How often a request is sent again that an endpoint did not take.
 const REFUSALS_MAX: u32 = 2;

@@ -4,26 +4,26 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Poll, ready};
-use std::time::Duration;
 
 use tieline_base::{Clock, Fault, Reason, Stage, Whose};
 use tieline_pool::{Ask, Loan};
 use tieline_transport::Io;
-use tieline_wire::http1::{ChunkedDecoder, HeadScan, ResponseBody, Room, Version, parse_response};
+use tieline_wire::http1::HeadScan;
 
 use crate::Http;
-use crate::attempt::{self, ANSWER_LIMITS, Answering, Way, first_answer, upstream_gone};
+use crate::attempt::{self, Answering, Upstream, Way, first_answer, upstream_gone};
 use crate::buffer::Buffer;
 use crate::client::{Client, Tunnel, Turn};
 use crate::ending::{in_time, linger, tell, write_all};
-use crate::forward::{self, Stay, Told};
+use crate::forward::{Stay, Told};
 use crate::front::Http2Front;
 use crate::guard;
+use crate::heard::{Final, Heard};
 use crate::local;
 use crate::plan::{self, Plan};
 use crate::site::Target;
 use crate::story::{DONE, Story};
-use crate::transfer::{Break, Source, Transfer};
+use crate::transfer::{Break, Transfer};
 
 /// Serves the request whose first bytes are in `input`. A function that returns an async block: what it is
 /// given is then held once, not twice.
@@ -88,15 +88,19 @@ enum After {
 }
 
 async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Result<After, Fault> {
-    // settle: the head, whole
+    // settle: the head, whole; route: parsed once, for everything that follows
     let http = client.http()?;
-    let length = head(client, &http, input).await?;
-    // route: parsed once, for everything that follows
-    let mut plan = match plan::make(client, &http, &input.bytes()[..length], story) {
-        Ok(plan) => plan,
-        Err(fault) => {
-            let http2 = client.turns_out(&http, input.bytes(), length);
-            return http2.map(After::Http2).ok_or(fault);
+    let (mut plan, length) = match plan::at_once(client, &http, input.bytes(), story)? {
+        Some(planned) => planned,
+        None => {
+            let length = head(client, &http, input).await?;
+            match plan::make(client, &http, &input.bytes()[..length], story) {
+                Ok(plan) => (plan, length),
+                Err(fault) => {
+                    let http2 = client.turns_out(&http, input.bytes(), length);
+                    return http2.map(After::Http2).ok_or(fault);
+                }
+            }
         }
     };
     client.connection.record().moved(true, length as u64);
@@ -178,20 +182,19 @@ async fn finish(
     answering: Answering,
     way: Way<'_>,
 ) -> Result<After, Fault> {
-    let Answering { mut upstream, mut up, mut output, mut length } = answering;
+    let Answering { mut upstream, mut up, mut output, mut heard } = answering;
     let now = Clock::now();
     story.answered = Some(now);
     upstream.loan.first_byte(story.sent.unwrap_or(now), now);
     for _ in 0..=INTERIM_MAX {
-        let understood = understand(plan, &output.bytes()[..length], &up)?;
-        output.consume(length);
-        match understood {
-            Understood::Interim(head) => {
+        match heard {
+            Heard::Interim(head) => {
                 send_all(client, way.http, &head).await?;
                 client.connection.record().moved(false, head.len() as u64);
-                length = first_answer(client, input, &mut upstream, &mut up, &mut output, story, way).await?;
+                let far = (&mut upstream, &mut up, &mut output);
+                heard = first_answer(client, input, far, plan, story, way).await?;
             }
-            Understood::Final(mut answer) => {
+            Heard::Final(mut answer) => {
                 story.status = Some(answer.status);
                 if answer.stay == Stay::Upgrade {
                     answer.head.extend_from_slice(output.bytes());
@@ -200,83 +203,21 @@ async fn finish(
                     client.connection.expect(way.http.settings.tunnel_idle, Reason::TimeoutTunnelIdle);
                     return Ok(After::Tunnel { upstream: upstream.io, loan: upstream.loan });
                 }
-                let answering = Answering { upstream, up, output, length: 0 };
-                return pass(client, input, answering, answer, way.target).await;
+                return pass(client, input, (upstream, up, output), answer, way.target).await;
             }
         }
     }
     Err(wrong("more interim answers than are allowed"))
 }
 
-enum Understood {
-    Interim(Vec<u8>),
-    Final(Final),
-}
-
-/// An answer as the client gets it.
-struct Final {
-    head: Vec<u8>,
-    status: u16,
-    source: Source,
-    told: Told,
-    stay: Stay,
-    /// Whether the upstream's connection may be used again behind it.
-    reusable: bool,
-    idle_allowed: Option<Duration>,
-    trailers: bool,
-}
-
-/// Reads the head of an answer, and writes what the client gets for it.
-fn understand(plan: &Plan, head: &[u8], up: &Transfer) -> Result<Understood, Fault> {
-    let mut room = Room::new();
-    let response = parse_response(head, &ANSWER_LIMITS, &mut room, plan.kind).map_err(wrong_answer)?;
-    let mut out = Vec::with_capacity(head.len() + 64);
-    if response.is_interim() {
-        // 100 is for those who wait for it; HTTP/1.0 knows none at all.
-        let wanted = plan.version == Version::Http11 && (response.status != 100 || plan.expects_continue);
-        if wanted {
-            forward::response(&response, Told::AsItIs, Stay::Silent, &mut out);
-        }
-        return Ok(Understood::Interim(out));
-    }
-    let told = match response.body {
-        ResponseBody::None | ResponseBody::Length(_) => Told::AsItIs,
-        _ if plan.version == Version::Http10 => Told::Close,
-        ResponseBody::Chunked | ResponseBody::UntilClose => Told::Chunked,
-    };
-    let stay = match (response.upgrade, plan.version) {
-        (true, _) => Stay::Upgrade,
-        _ if !plan.keep_alive || told == Told::Close || !up.is_over() => Stay::Close,
-        (_, Version::Http10) => Stay::KeepAlive,
-        (_, Version::Http11) => Stay::Silent,
-    };
-    forward::response(&response, told, stay, &mut out);
-    Ok(Understood::Final(Final {
-        head: out,
-        status: response.status,
-        told,
-        stay,
-        reusable: response.keep_alive && up.is_over(),
-        idle_allowed: response.keep_alive_timeout.map(|seconds| Duration::from_secs(seconds.into())),
-        trailers: plan.te_trailers,
-        source: match response.body {
-            ResponseBody::None => Source::Nothing,
-            ResponseBody::Length(length) => Source::Length(length),
-            ResponseBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
-            ResponseBody::UntilClose => Source::UntilClose,
-        },
-    }))
-}
-
 /// Streams the answer to the client, and the rest of the request beside it, until the answer is whole.
 async fn pass(
     client: &mut Client,
     input: &mut Buffer,
-    answering: Answering,
+    (mut upstream, mut up, mut output): (Upstream, Transfer, Buffer),
     answer: Final,
     target: &Target,
 ) -> Result<After, Fault> {
-    let Answering { mut upstream, mut up, mut output, .. } = answering;
     let Final { head, source, told, stay, reusable, idle_allowed, trailers, .. } = answer;
     let head_length = head.len();
     let mut down = Transfer::new(head, source, told == Told::Chunked, trailers);

@@ -16,6 +16,7 @@ mod forward;
 mod forwarders;
 mod front;
 mod guard;
+mod heard;
 mod local;
 mod outward;
 mod plan;

@@ -9,6 +9,7 @@ use tieline_pool::balance::stable_key;
 use tieline_registry::Asked;
 use tieline_wire::http1::{
     HttpError, Path, Request, RequestBody, RequestKind, Room, Version, match_form, parse_request,
+    quick_request,
 };
 
 use crate::Http;
@@ -48,20 +49,49 @@ pub(crate) struct Plan {
     pub(crate) held: Option<Box<Held>>,
 }
 
+/// Reads the head at the beginning of `bytes` and decides, if the head is whole and ordinary: what is to be
+/// done, and how long the head is. What is not, may become so: [`make`] judges it once it is whole.
+pub(crate) fn at_once(
+    client: &Client,
+    http: &Http,
+    bytes: &[u8],
+    story: &mut Story,
+) -> Result<Option<(Plan, usize)>, Fault> {
+    let mut room = Room::new();
+    let Some((request, length)) = quick_request(bytes, &http.settings.limits, &mut room) else {
+        return Ok(None);
+    };
+    let plan = decide(client, http, &request, length, story)?;
+    Ok(Some((plan, length)))
+}
+
 /// Reads the head in `head`, and decides.
 pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story) -> Result<Plan, Fault> {
     let mut room = Room::new();
     let request = parse_request(head, &http.settings.limits, &mut room).map_err(unreadable)?;
+    decide(client, http, &request, head.len(), story)
+}
+
+/// What is to be done for `request`, whose head is so long.
+fn decide(
+    client: &Client,
+    http: &Http,
+    request: &Request<'_, '_>,
+    length: usize,
+    story: &mut Story,
+) -> Result<Plan, Fault> {
     let host = host_name(request.host);
-    note(&request, &host, client.connection.is_inside(), story);
-    let speaking = speaking(client, http, &request, story)?;
-    Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
+    note(request, &host, client.connection.is_inside(), story);
+    let speaking = speaking(client, http, request, story)?;
+    if !request.target.is_plain() {
+        Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
+    }
     // Whoever was promised another server's name must not be led to this one (RFC 9110 §15.5.20).
     let promised = client.connection.tls().and_then(|tls| tls.server_name.as_deref());
     if promised.is_some_and(|name| name != &*host) {
         return Err(Fault::new(Stage::Route, Whose::Client, Reason::RefusedMisdirected));
     }
-    if forward::loops(&request, &http.settings.node) {
+    if forward::loops(request, &http.settings.node) {
         return Err(Fault::new(Stage::Route, Whose::Us, Reason::RefusedLoop));
     }
     let ask = Ask {
@@ -75,12 +105,12 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         },
     };
     let split = http.site.find(&ask);
-    let key = |by: &HashBy| key(by, client, &request, speaking.client);
+    let key = |by: &HashBy| key(by, client, request, speaking.client);
     let target = split.map(|split| split.choose(split.by().map_or(0, |by| draw(by, &key))));
     let has_body = !matches!(request.body, RequestBody::None | RequestBody::Length(0));
     let verdict = target.and_then(|target| guard::ask(target, &ask, request.target.path, has_body));
     let goes_on = target.is_some_and(|target| matches!(target.action, Action::Forward));
-    let mut forwarded = Vec::with_capacity(if goes_on { head.len() + ADDED } else { 0 });
+    let mut forwarded = Vec::with_capacity(if goes_on { length + ADDED } else { 0 });
     let origin = Origin {
         speaking: &speaking,
         sender: client.connection.record().sender(),
@@ -93,7 +123,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         http2: client.connection.is_inside(),
     };
     if goes_on {
-        forward::request(&request, &origin, &mut forwarded);
+        forward::request(request, &origin, &mut forwarded);
     }
     let asked = || {
         let query = request.target.query.map(|query| format!("?{query}")).unwrap_or_default();
@@ -104,7 +134,7 @@ pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story)
         asked: (!goes_on).then(asked),
         head: forwarded,
         body: request.body,
-        kind: RequestKind { upgrade: forward::upgrade(&request).is_some(), ..request.kind() },
+        kind: RequestKind { upgrade: forward::upgrade(request).is_some(), ..request.kind() },
         version: request.version,
         keep_alive: request.keep_alive,
         idempotent: request.method.is_idempotent(),

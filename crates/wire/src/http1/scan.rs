@@ -34,6 +34,11 @@ pub struct HeadScan {
 }
 
 impl HeadScan {
+    /// Whether it has looked at nothing of the next head yet.
+    pub const fn is_fresh(&self) -> bool {
+        self.looked == 0
+    }
+
     /// The length of the head at the beginning of `bytes` with its empty line, or `None` if more bytes are
     /// needed.
     ///

@@ -1,0 +1,110 @@
+//! The head of an answer: from what an endpoint said to what the client gets.
+
+use std::time::Duration;
+
+use tieline_base::Fault;
+use tieline_wire::http1::{
+    ChunkedDecoder, HeadScan, Limits, Response, ResponseBody, Room, Version, parse_response, quick_response,
+};
+
+use crate::buffer::Buffer;
+use crate::exchange::wrong_answer;
+use crate::forward::{self, Stay, Told};
+use crate::plan::Plan;
+use crate::transfer::{Source, Transfer};
+
+/// What an endpoint said, as the client gets it.
+pub(crate) enum Heard {
+    /// Another answer follows; empty if the client does not get this one.
+    Interim(Vec<u8>),
+    /// The answer.
+    Final(Final),
+}
+
+/// An answer as the client gets it.
+pub(crate) struct Final {
+    pub(crate) head: Vec<u8>,
+    pub(crate) status: u16,
+    pub(crate) source: Source,
+    pub(crate) told: Told,
+    pub(crate) stay: Stay,
+    /// Whether the upstream's connection may be used again behind it.
+    pub(crate) reusable: bool,
+    pub(crate) idle_allowed: Option<Duration>,
+    pub(crate) trailers: bool,
+}
+
+/// What answers may be: endpoints are trusted further than clients.
+pub(crate) const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 128 };
+
+/// Takes the head of an answer from `output` once it is whole, and writes what the client gets for it. `up` is
+/// what is left of the request, and `scan` remembers how far the head was sought.
+pub(crate) fn hear(
+    plan: &Plan,
+    output: &mut Buffer,
+    scan: &mut HeadScan,
+    up: &Transfer,
+) -> Result<Option<Heard>, Fault> {
+    let at_once = if scan.is_fresh() { at_once(plan, output.bytes(), up) } else { None };
+    let (heard, length) = match at_once {
+        Some(heard) => heard,
+        None => match scan.find(output.bytes(), &ANSWER_LIMITS).map_err(wrong_answer)? {
+            Some(length) => (read(plan, &output.bytes()[..length], up)?, length),
+            None => return Ok(None),
+        },
+    };
+    output.consume(length);
+    Ok(Some(heard))
+}
+
+/// The answer whose head is at the beginning of `bytes`, if that is whole and ordinary.
+fn at_once(plan: &Plan, bytes: &[u8], up: &Transfer) -> Option<(Heard, usize)> {
+    let mut room = Room::new();
+    let (response, length) = quick_response(bytes, &ANSWER_LIMITS, &mut room, plan.kind)?;
+    Some((understand(plan, &response, length, up), length))
+}
+
+fn read(plan: &Plan, head: &[u8], up: &Transfer) -> Result<Heard, Fault> {
+    let mut room = Room::new();
+    let response = parse_response(head, &ANSWER_LIMITS, &mut room, plan.kind).map_err(wrong_answer)?;
+    Ok(understand(plan, &response, head.len(), up))
+}
+
+fn understand(plan: &Plan, response: &Response<'_, '_>, length: usize, up: &Transfer) -> Heard {
+    let mut out = Vec::with_capacity(length + 64);
+    if response.is_interim() {
+        // 100 is for those who wait for it; HTTP/1.0 knows none at all.
+        let wanted = plan.version == Version::Http11 && (response.status != 100 || plan.expects_continue);
+        if wanted {
+            forward::response(response, Told::AsItIs, Stay::Silent, &mut out);
+        }
+        return Heard::Interim(out);
+    }
+    let told = match response.body {
+        ResponseBody::None | ResponseBody::Length(_) => Told::AsItIs,
+        _ if plan.version == Version::Http10 => Told::Close,
+        ResponseBody::Chunked | ResponseBody::UntilClose => Told::Chunked,
+    };
+    let stay = match (response.upgrade, plan.version) {
+        (true, _) => Stay::Upgrade,
+        _ if !plan.keep_alive || told == Told::Close || !up.is_over() => Stay::Close,
+        (_, Version::Http10) => Stay::KeepAlive,
+        (_, Version::Http11) => Stay::Silent,
+    };
+    forward::response(response, told, stay, &mut out);
+    Heard::Final(Final {
+        head: out,
+        status: response.status,
+        told,
+        stay,
+        reusable: response.keep_alive && up.is_over(),
+        idle_allowed: response.keep_alive_timeout.map(|seconds| Duration::from_secs(seconds.into())),
+        trailers: plan.te_trailers,
+        source: match response.body {
+            ResponseBody::None => Source::Nothing,
+            ResponseBody::Length(length) => Source::Length(length),
+            ResponseBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
+            ResponseBody::UntilClose => Source::UntilClose,
+        },
+    })
+}
