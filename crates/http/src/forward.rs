@@ -58,7 +58,7 @@ pub(crate) fn loops(request: &Request<'_, '_>, node: &str) -> bool {
 pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
     encode_request_line(&request.method, &request.target, out);
     push_field("Host", request.host.as_bytes(), out);
-    request.fields.copy_kept(|kind| goes_up(kind), out);
+    request.fields.copy_kept(goes_up, out);
     match request.body {
         RequestBody::Chunked => push_field("Transfer-Encoding", b"chunked", out),
         RequestBody::Length(_) | RequestBody::None => {}
