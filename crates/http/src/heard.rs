@@ -37,8 +37,8 @@ pub(crate) struct Final {
 /// What answers may be: endpoints are trusted further than clients.
 pub(crate) const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 1024, fields: 128 };
 
-/// Takes the head of an answer from `output` once it is whole, and writes what the client gets for it. `up` is
-/// what is left of the request, and `scan` remembers how far the head was sought.
+/// Takes the head of an answer from `output` once it is whole, and writes what the client gets for it. `up`
+/// is what is left of the request, and `scan` remembers how far the head was sought.
 pub(crate) fn hear(
     plan: &Plan,
     output: &mut Buffer,

@@ -106,7 +106,8 @@ pub(super) fn is_value(bytes: &[u8]) -> bool {
     all(bytes, VALUE)
 }
 
-/// Where the first byte from `at` on stands that is neither a visible ASCII character nor a space, or the end.
+/// Where the first byte from `at` on stands that is neither a visible ASCII character nor a space; else the
+/// end.
 #[inline]
 pub(super) fn ordinary_value_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
