@@ -5,8 +5,8 @@ use tieline_wire::http1::{
     quick_request,
 };
 
-/// The end of the head does not depend on the cut; what is read quickly is read as always; what is read is written again and reads the same; no line
-/// hides in another.
+/// The end of the head does not depend on the cut; what is read quickly is read as always; what is read
+/// is written again and reads the same; no line hides in another.
 pub fn http_request(data: &[u8]) {
     let limits = Limits { line: 300, head: 1500, fields: 20 };
     let end = whole_end(data, &limits);
