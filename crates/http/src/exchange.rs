@@ -8,7 +8,7 @@ use std::task::{Poll, ready};
 use tieline_base::{Clock, Fault, Reason, Stage, Whose};
 use tieline_pool::{Ask, Loan};
 use tieline_transport::Io;
-use tieline_wire::http1::HeadScan;
+use tieline_wire::http1::{HeadScan, Version};
 
 use crate::Http;
 use crate::attempt::{self, Answering, Upstream, Way, first_answer, upstream_gone};
