@@ -83,17 +83,7 @@ fn decide(
     let host = host_name(request.host);
     note(request, &host, client.connection.is_inside(), story);
     let speaking = speaking(client, http, request, story)?;
-    if !request.target.is_plain() {
-        Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
-    }
-    // Whoever was promised another server's name must not be led to this one (RFC 9110 §15.5.20).
-    let promised = client.connection.tls().and_then(|tls| tls.server_name.as_deref());
-    if promised.is_some_and(|name| name != &*host) {
-        return Err(Fault::new(Stage::Route, Whose::Client, Reason::RefusedMisdirected));
-    }
-    if forward::loops(request, &http.settings.node) {
-        return Err(Fault::new(Stage::Route, Whose::Us, Reason::RefusedLoop));
-    }
+    is_acceptable(client, http, request, &host)?;
     let ask = Ask {
         host: &host,
         path: &match_form(request.target.path),
@@ -145,6 +135,22 @@ fn decide(
         verdict,
         held: None,
     })
+}
+
+/// Whether the request means one thing to everybody, is for this server, and does not go in a circle.
+fn is_acceptable(client: &Client, http: &Http, request: &Request<'_, '_>, host: &str) -> Result<(), Fault> {
+    if !request.target.is_plain() {
+        Path::checked(request.target.path).map_err(|error| bad_request().because(error))?;
+    }
+    // Whoever was promised another server's name must not be led to this one (RFC 9110 §15.5.20).
+    let promised = client.connection.tls().and_then(|tls| tls.server_name.as_deref());
+    if promised.is_some_and(|name| name != host) {
+        return Err(Fault::new(Stage::Route, Whose::Client, Reason::RefusedMisdirected));
+    }
+    if forward::loops(request, &http.settings.node) {
+        return Err(Fault::new(Stage::Route, Whose::Us, Reason::RefusedLoop));
+    }
+    Ok(())
 }
 
 impl Plan {
