@@ -21,6 +21,8 @@ use crate::buffer::Buffer;
 pub(super) struct Guard {
     io: Io,
     first: Option<Buffer>,
+    /// What may still come once all is said, in bytes.
+    linger: usize,
     watched: Rc<Watched>,
 }
 
@@ -54,9 +56,12 @@ impl Guard {
             broke: Cell::default(),
             closing: Cell::default(),
         });
-        (Self { io, first: Some(first), watched: watched.clone() }, watched)
+        (Self { io, first: Some(first), linger: LINGER_BYTES, watched: watched.clone() }, watched)
     }
 }
+
+/// So much is taken of a client that goes on sending when all is said.
+const LINGER_BYTES: usize = 64 * 1024;
 
 /// RFC 9113 §3.4: what a client that speaks HTTP/2 begins with.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -285,12 +290,14 @@ impl AsyncWrite for Guard {
         let _ = ready!(Pin::new(&mut this.io).poll_shutdown(cx));
         this.watched.closing.set(true);
         // A close while bytes are unread would be a reset, which destroys what is on its way to the client.
-        // Who drives the connection knows how long that may take.
+        // Who drives the connection knows how long that may take; how much, we do.
         loop {
             let mut unread = [MaybeUninit::uninit(); 4 * 1024];
             let mut buffer = ReadBuf::uninit(&mut unread);
             match ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) if (1..this.linger).contains(&buffer.filled().len()) => {
+                    this.linger -= buffer.filled().len();
+                }
                 _ => return Poll::Ready(Ok(())),
             }
         }

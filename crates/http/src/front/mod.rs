@@ -78,10 +78,11 @@ enum Waits {
     End,
 }
 
-/// Windows, in bytes: what a client may send before we read it, on one stream and on all. They bound what one
-/// connection can make us hold.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Windows, in bytes: what a client may send before we read it, on one stream, and at the most on all. They
+/// bound what one connection can make us hold; all have room beside each other, so that an upload that nobody
+/// reads does not stop another one.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW_MAX: u32 = 16 * 1024 * 1024;
 
 /// What may wait to be sent on one stream, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -333,7 +334,9 @@ fn builder(http: &Http, how: Http2Front) -> h2::server::Builder {
     builder
         .max_concurrent_streams(how.streams)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(
+            STREAM_WINDOW.saturating_mul(how.streams).clamp(2 * STREAM_WINDOW, CONNECTION_WINDOW_MAX),
+        )
         .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS_UNSEEN)
