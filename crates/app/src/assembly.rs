@@ -70,7 +70,7 @@ fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live, gu
         Arc::new(http::Target {
             route,
             action: action(&written.action),
-            interface: guards.interface(listener, written),
+            guards: guards.of(listener, written),
             first_byte: upstream.map_or(Duration::ZERO, |upstream| upstream.first_byte_timeout),
             gap: upstream.map_or(Duration::ZERO, |upstream| upstream.gap_timeout),
         })

@@ -1,11 +1,13 @@
 //! What stands between routes and their upstreams, compiled from the config.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Weak};
 
 use tieline_config as config;
 use tieline_http as http;
 use tieline_openapi::Part;
-use tieline_registry::Registry;
+use tieline_registry::{Registry, Tally};
 
 use crate::apis::Apis;
 
@@ -13,11 +15,27 @@ use crate::apis::Apis;
 pub(crate) struct Guards {
     registry: Arc<Registry>,
     apis: Apis,
+    /// Limits by what they are and where they stand: those that the last config had.
+    rates: Lock<HashMap<RateKey, Weak<http::RateLimit>>>,
+    /// How many requests are under way, by listener and route.
+    under_way: Lock<HashMap<(String, String), Arc<AtomicU32>>>,
 }
+
+/// Held while a config is compiled, which one thread does.
+#[allow(clippy::disallowed_types)]
+type Lock<T> = std::sync::Mutex<T>;
+
+/// A listener, its route (none: all of them), the limit, and which one of several like it.
+type RateKey = (String, Option<String>, config::RateLimit, usize);
 
 impl Guards {
     pub(crate) fn new(registry: &Arc<Registry>) -> Self {
-        Self { registry: registry.clone(), apis: Apis::default() }
+        Self {
+            registry: registry.clone(),
+            apis: Apis::default(),
+            rates: Lock::default(),
+            under_way: Lock::default(),
+        }
     }
 
     /// The documents that `live` names, for [`Guards::keep_to`].
@@ -35,12 +53,63 @@ impl Guards {
         differs
     }
 
-    /// What the requests of a route must keep to.
-    pub(crate) fn interface(
+    /// What stands before a route; most have nothing.
+    pub(crate) fn of(&self, listener: &config::Listener, route: &config::Route) -> Option<http::Guards> {
+        let guards = http::Guards {
+            rates: self.rates(listener, route),
+            concurrent: self.concurrent(listener, route),
+            interface: self.interface(listener, route),
+        };
+        let any = !guards.rates.is_empty() || guards.concurrent.is_some() || guards.interface.is_some();
+        any.then_some(guards)
+    }
+
+    fn rates(&self, listener: &config::Listener, route: &config::Route) -> Vec<Arc<http::RateLimit>> {
+        let of_listener = listener.rates.iter().map(|limit| (None, limit));
+        let of_route = route.rates.iter().map(|limit| (Some(route.name.clone()), limit));
+        let mut known = held(&self.rates);
+        known.retain(|_, limit| limit.strong_count() > 0);
+        let mut rates: Vec<Arc<http::RateLimit>> = Vec::new();
+        for (at, (of, limit)) in of_listener.chain(of_route).enumerate() {
+            let key = (listener.name.clone(), of, limit.clone(), at);
+            let rate = known.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let made = Arc::new(self.rate(listener, key.1.as_deref(), limit));
+                known.insert(key, Arc::downgrade(&made));
+                made
+            });
+            rates.push(rate);
+        }
+        rates
+    }
+
+    fn rate(
         &self,
         listener: &config::Listener,
-        route: &config::Route,
-    ) -> Option<http::Interface> {
+        route: Option<&str>,
+        limit: &config::RateLimit,
+    ) -> http::RateLimit {
+        let per = match &limit.per {
+            config::RatePer::Ip => http::Per::Ip,
+            config::RatePer::Route => http::Per::Route,
+            config::RatePer::Header(name) => http::Per::Header(name.clone()),
+        };
+        let refused = self.refused(listener, route.unwrap_or_default(), &limit.per.to_string());
+        http::RateLimit::new(per, limit.rate, limit.burst, refused)
+    }
+
+    fn concurrent(&self, listener: &config::Listener, route: &config::Route) -> Option<http::Concurrent> {
+        let most = route.concurrent?;
+        let mut under_way = held(&self.under_way);
+        let now = under_way.entry((listener.name.clone(), route.name.clone())).or_default().clone();
+        Some(http::Concurrent::new(most, now, self.refused(listener, &route.name, "concurrent")))
+    }
+
+    fn refused(&self, listener: &config::Listener, route: &str, limit: &str) -> Arc<Tally> {
+        let labels = [("listener", listener.name.as_str()), ("route", route), ("limit", limit)];
+        self.registry.tally("tieline_limited", LIMITED, &labels)
+    }
+
+    fn interface(&self, listener: &config::Listener, route: &config::Route) -> Option<http::Interface> {
         let written = route.api.as_ref()?;
         let mode = match written.mode {
             config::ApiMode::Enforce => http::Mode::Enforce,
@@ -59,4 +128,10 @@ impl Guards {
     }
 }
 
+const LIMITED: &str = "Requests refused because there were too many, by the limit that refused them";
+
 const VIOLATIONS: &str = "Requests that did not keep to their route's interface, by the part that was wrong";
+
+fn held<T>(lock: &Lock<T>) -> std::sync::MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

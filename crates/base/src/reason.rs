@@ -63,6 +63,10 @@ reasons! {
     LimitShed = "limit:shed",
     /// The body of a request was larger than `limits.body`.
     LimitBody = "limit:body",
+    /// Requests of its route, or of its kind, came faster than a `rate` allows.
+    LimitRate = "limit:rate",
+    /// As many requests as `concurrent` of its route allows were under way.
+    LimitConcurrent = "limit:concurrent",
     /// The PROXY header or the first bytes did not come within `timeouts.handshake`.
     TimeoutHandshake = "timeout:handshake",
     /// No place at the upstream became free within `timeouts.acquire`.

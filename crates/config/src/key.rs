@@ -98,6 +98,8 @@ pub enum Kind {
     Conditions(Of),
     /// By what a choice is the same again, `"header:x-user"`.
     HashBy,
+    /// What a rate of requests is counted by, `"ip"`.
+    RatePer,
     /// Where a redirect leads, `"https://{host}{path}"`.
     Target,
     /// Any text.
@@ -217,6 +219,7 @@ impl Kind {
             Kind::Method => "a method like \"GET\"".into(),
             Kind::Conditions(Of::Fields) => "a table of fields like { x-version = \"2\" }".into(),
             Kind::Conditions(Of::Parameters) => "a table of parameters like { version = \"2\" }".into(),
+            Kind::RatePer => "\"ip\", \"route\" or \"header:NAME\"".into(),
             Kind::HashBy => "\"remote\", \"sni\", \"header:NAME\" or \"cookie:NAME\"".into(),
             Kind::Target => "a URL like \"https://{host}{path}\"".into(),
             Kind::Text => "a text".into(),

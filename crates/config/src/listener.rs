@@ -15,6 +15,7 @@ use crate::http_match::HttpMatch;
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::{Protocol, quoted};
+use crate::rate::{self, RateLimit};
 use crate::route::{self, Draft, Route};
 use crate::tls::{self, ListenerTls};
 use crate::value::Value;
@@ -43,6 +44,8 @@ pub struct Listener {
     pub forwarded: Tell,
     /// How many connections are let in.
     pub limits: Limits,
+    /// How often requests may come, whatever their route.
+    pub rates: Vec<RateLimit>,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// After how much silence the kernel asks whether the peer lives; `None`: never.
@@ -133,6 +136,7 @@ pub(crate) fn read(
     let http2 = fields.value("http2");
     let proxy_protocol = proxy_protocol(&mut fields, problems);
     let limits = limits(fields.table("limits"), problems);
+    let rates = rate::read(&mut fields);
     let timeouts = timeouts(fields.table("timeouts"), protocol, problems);
     let trusted_forwarders = trusted_forwarders(&mut fields, problems);
     let forwarded = fields.word("forwarded", Tell::from_word).unwrap_or(Tell::XForwarded);
@@ -158,6 +162,7 @@ pub(crate) fn read(
         trusted_forwarders,
         forwarded,
         limits,
+        rates,
         timeouts,
         keepalive,
         unix_mode,

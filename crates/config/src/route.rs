@@ -14,6 +14,7 @@ use crate::http_match::{self, HttpMatch};
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::Protocol;
+use crate::rate::{self, RateLimit};
 use crate::schedule::Schedule;
 use crate::sni::Sni;
 use crate::words::PriorityWord;
@@ -35,6 +36,10 @@ pub struct Route {
     pub action: Action,
     /// By what requests are shared among its upstreams; none: each is drawn anew.
     pub split_by: Option<HashBy>,
+    /// How often its requests may come.
+    pub rates: Vec<RateLimit>,
+    /// How many of them may be under way.
+    pub concurrent: Option<u32>,
     /// What its requests must keep to.
     pub api: Option<Api>,
     /// Who decides about its connections.
@@ -96,6 +101,7 @@ pub(crate) fn read(
     let matches = http_match::read(&mut fields, problems);
     let split_by = split_by(&mut fields, problems);
     let action = action::read(&mut fields, protocol, problems);
+    let (rates, concurrent) = (rate::read(&mut fields), fields.whole("concurrent"));
     let api = api::read(&mut fields, folder, problems);
     let access = access::read(&mut fields, place, problems);
     let priority = fields.word("priority", PriorityWord::from_word).map_or(Priority::Normal, priority);
@@ -111,6 +117,8 @@ pub(crate) fn read(
         matches,
         split_by,
         action,
+        rates,
+        concurrent,
         api,
         access,
         priority,

@@ -58,6 +58,7 @@ fn kind(it: &Kind) -> Value {
         Kind::PathPattern => text("^(= *)?/[!$-~]*$"),
         Kind::Method => text("^[!#$%&'*+.^_`|~0-9A-Z-]+$"),
         Kind::Conditions(of) => conditions(*of),
+        Kind::RatePer => text("^(ip|route|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$"),
         Kind::HashBy => text("^(remote|sni|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$"),
         Kind::Target => text("^(https?://|/)[!-~]*$"),
         Kind::Text => json!({ "type": "string" }),

@@ -18,6 +18,7 @@ use crate::path_pattern::PathPattern;
 use crate::place::Spot;
 use crate::problem::Problems;
 use crate::protocol::{self, Protocol};
+use crate::rate::RatePer;
 use crate::schedule::Schedule;
 use crate::sni::Sni;
 use crate::suggest::did_you_mean;
@@ -37,6 +38,7 @@ pub(crate) enum Value {
     PathPattern(PathPattern),
     Conditions(Vec<Condition>),
     HashBy(HashBy),
+    RatePer(RatePer),
     Target(Target),
     Path(PathBuf),
     Bind(BindAddress),
@@ -212,6 +214,7 @@ fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
         Kind::Host => text.parse().map(Value::Host).map_err(Wrong::because),
         Kind::PathPattern => text.parse().map(Value::PathPattern).map_err(Wrong::because),
         Kind::Method => method(text).map(Value::Text),
+        Kind::RatePer => text.parse().map(Value::RatePer).map_err(Wrong::because),
         Kind::HashBy => text.parse().map(Value::HashBy).map_err(Wrong::because),
         Kind::Target => text.parse().map(Value::Target).map_err(Wrong::because),
         Kind::Text => Ok(Value::Text(text.into())),
@@ -482,6 +485,7 @@ of! {
     PathPattern(PathPattern) or PathPattern { exact: false, segments: Vec::new() },
     Conditions(Vec<Condition>) or Vec::new(),
     HashBy(HashBy) or HashBy::Remote,
+    RatePer(RatePer) or RatePer::Ip,
     Target(Target) or Target { parts: Vec::new() },
     Path(PathBuf) or PathBuf::new(),
     Bind(BindAddress) or BindAddress::Unix(PathBuf::new()),

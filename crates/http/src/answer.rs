@@ -123,7 +123,7 @@ pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
     if !answer.request_id.is_empty() {
         push_field("X-Request-Id", answer.request_id.as_bytes(), out);
     }
-    if answer.status == 503 {
+    if answer.status == 503 && !answer.refusal.is_some_and(guard::is_refusal) {
         push_field("Retry-After", b"1", out);
     }
     if let Some(fault) = answer.refusal {

@@ -15,6 +15,7 @@ use crate::Http;
 use crate::buffer::{Buffer, SIZE};
 use crate::exchange;
 use crate::front::{Front, Http2Front, PREFACE};
+use crate::guard::Slot;
 
 /// What a connection is at any time. Only an exchange takes room, and only while it lasts.
 pub(crate) enum Conversation {
@@ -195,13 +196,14 @@ pub(crate) struct Tunnel {
 
 struct Row {
     held: Held,
-    _loan: Loan,
+    _held: (Loan, Option<Slot>),
 }
 
 impl Tunnel {
-    pub(crate) fn new(client: Client, upstream: Io, loan: Loan, first: Vec<u8>) -> Box<Self> {
+    /// `held` is given back when it is over.
+    pub(crate) fn new(client: Client, upstream: Io, held: (Loan, Option<Slot>), first: Vec<u8>) -> Box<Self> {
         let Client { connection, io, .. } = client;
-        let row = Row { held: connection.into_held(), _loan: loan };
+        let row = Row { held: connection.into_held(), _held: held };
         Box::new(Self { duplex: Duplex::new(io, upstream, first), row })
     }
 

@@ -37,9 +37,9 @@ pub(crate) fn run(mut client: Client, mut input: Buffer) -> impl Future<Output =
                 story.end(&client.connection, &Ok(DONE));
                 return Turn::Next(client, input);
             }
-            Ok(After::Tunnel { upstream, loan }) => {
+            Ok(After::Tunnel { upstream, loan, slot }) => {
                 story.end(&client.connection, &Ok(DONE));
-                return Turn::Tunnel(Tunnel::new(client, upstream, loan, input.bytes().to_vec()));
+                return Turn::Tunnel(Tunnel::new(client, upstream, (loan, slot), input.bytes().to_vec()));
             }
             Ok(After::Refused(fault)) => {
                 story.end(&client.connection, &Err(fault));
@@ -83,6 +83,7 @@ enum After {
     Tunnel {
         upstream: Io,
         loan: Loan,
+        slot: Option<guard::Slot>,
     },
     Http2(Http2Front),
 }
@@ -121,7 +122,7 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
         let way = Way { target: &target, route: &route, permit: &permit, http: &http, ask };
         let answering = attempt::answer(client, input, story, &mut plan, way, started).await?;
         // relay: the rest
-        return finish(client, input, story, &plan, answering, way).await;
+        return finish(client, input, story, &mut plan, answering, way).await;
     };
     // ... or relay without an upstream: what the route itself answers
     reply(client, &http, &plan, story, answer).await
@@ -178,7 +179,7 @@ async fn finish(
     client: &mut Client,
     input: &mut Buffer,
     story: &mut Story,
-    plan: &Plan,
+    plan: &mut Plan,
     answering: Answering,
     way: Way<'_>,
 ) -> Result<After, Fault> {
@@ -201,7 +202,11 @@ async fn finish(
                     send_all(client, way.http, &answer.head).await?;
                     client.connection.record().moved(false, answer.head.len() as u64);
                     client.connection.expect(way.http.settings.tunnel_idle, Reason::TimeoutTunnelIdle);
-                    return Ok(After::Tunnel { upstream: upstream.io, loan: upstream.loan });
+                    return Ok(After::Tunnel {
+                        upstream: upstream.io,
+                        loan: upstream.loan,
+                        slot: plan.slot.take(),
+                    });
                 }
                 return pass(client, input, (upstream, up, output), answer, way.target).await;
             }

@@ -37,7 +37,7 @@ pub use tieline_wire::http1::Limits;
 
 pub use crate::forward::Tell;
 pub use crate::front::Http2Front;
-pub use crate::guard::{Interface, Mode};
+pub use crate::guard::{Concurrent, Guards, Interface, Mode, Per, RateLimit};
 pub use crate::outward::Http2;
 pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
 pub use crate::split::{Share, Split};

@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::cookies::cookies;
 use crate::forward::{self, Origin};
 use crate::forwarders::{self, Speaking};
-use crate::guard::{self, Held, Verdict};
+use crate::guard::{self, Held, Slot, Verdict};
 use crate::site::{Action, Ask, Target};
 use crate::story::Story;
 
@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) verdict: Option<Box<Verdict>>,
     /// The body as far as it was read already.
     pub(crate) held: Option<Box<Held>>,
+    /// Its place among those that are under way.
+    pub(crate) slot: Option<Slot>,
 }
 
 /// Reads the head at the beginning of `bytes` and decides, if the head is whole and ordinary: what is to be
@@ -98,7 +100,8 @@ fn decide(
     let key = |by: &HashBy| key(by, client, request, speaking.client);
     let target = split.map(|split| split.choose(split.by().map_or(0, |by| draw(by, &key))));
     let has_body = !matches!(request.body, RequestBody::None | RequestBody::Length(0));
-    let verdict = target.and_then(|target| guard::ask(target, &ask, request.target.path, has_body));
+    let verdict =
+        target.and_then(|target| guard::ask(target, &ask, speaking.client, request.target.path, has_body));
     let goes_on = target.is_some_and(|target| matches!(target.action, Action::Forward));
     let mut forwarded = Vec::with_capacity(if goes_on { length + ADDED } else { 0 });
     let origin = Origin {
@@ -134,6 +137,7 @@ fn decide(
         hash: target.map_or(0, |target| key(&target.route.hash_by)),
         verdict,
         held: None,
+        slot: None,
     })
 }
 

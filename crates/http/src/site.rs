@@ -8,7 +8,7 @@ use tieline_conn::Route;
 use tieline_registry::RouteRow;
 use tieline_wire::http1::match_form;
 
-use crate::guard::Interface;
+use crate::guard::Guards;
 use crate::split::Split;
 
 /// What a route wants of a request. What is empty is not looked at.
@@ -73,8 +73,8 @@ pub struct Target {
     pub route: Arc<Route>,
     /// What it does.
     pub action: Action,
-    /// What its requests must keep to.
-    pub interface: Option<Interface>,
+    /// What stands before it.
+    pub guards: Option<Guards>,
     /// From the whole request sent to the first byte of its answer.
     pub first_byte: Duration,
     /// Between two bytes of an answer.

@@ -24,6 +24,7 @@ mod leaks;
 mod limits;
 mod messages;
 mod origin;
+mod rates;
 mod routing;
 mod secured;
 mod shares;

@@ -1,6 +1,6 @@
-//! What stands between a route and its upstream: interfaces.
+//! What stands between a route and its upstream: rates and interfaces.
 
-use crate::key::{Block, Kind, key};
+use crate::key::{Block, Key, Kind, WHOLE_MAX, key};
 use crate::words::{ApiMode, UnknownQuery};
 
 pub(crate) static API: Block = Block {
@@ -30,5 +30,39 @@ pub(crate) static API: Block = Block {
             )
             .example("pass"),
     ],
+    later: &[],
+};
+
+/// The keys of a rate, which a listener and a route may have.
+const RATE_KEYS: &[Key] = &[
+    key("per", Kind::RatePer)
+        .or("ip")
+        .means(
+            "What is counted together: `ip`, the requests of one client (an IPv6 /64 counts as one); `route`, \
+             all of them; or `header:NAME`, those with the same value of that field. Those without the field \
+             are counted by their client.",
+        )
+        .example("header:x-api-key"),
+    key("rate", Kind::Rate)
+        .means("How many requests may come per second, minute or hour, evenly spread.")
+        .example("100/s"),
+    key("burst", Kind::Whole { least: 1, most: WHOLE_MAX })
+        .or_else("As many as `rate` names: a second's worth, a minute's or an hour's.")
+        .means("How many requests may come at once, after as long a silence as they are worth.")
+        .example("200"),
+];
+
+pub(crate) static RATE: Block = Block {
+    path: "listener.*.route.rate",
+    meaning: "How often requests of a route may come, counted for the whole process. A request too many is \
+              answered with 429 and told when to come again.",
+    keys: RATE_KEYS,
+    later: &[],
+};
+
+pub(crate) static LISTENER_RATE: Block = Block {
+    path: "listener.*.rate",
+    meaning: "How often requests of all routes of a listener together may come.",
+    keys: RATE_KEYS,
     later: &[],
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use Protocol::{Http, Mysql, Postgres, Tcp, Wireguard};
 use tieline_base::Bytes;
 
-use super::guards::API;
+use super::guards::{API, LISTENER_RATE, RATE};
 use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
 use crate::words::{AccessWord, ClientWord, OFF, PriorityWord, ProxyProtocolIn, SELF_SIGNED, Tell};
@@ -75,6 +75,11 @@ pub(crate) static LISTENER: Block = Block {
             .or_else("There are no limits.")
             .means("How many connections are let in, and how large requests may be.")
             .example(r#"{ connections = 10000, per_ip = 100, accept_rate = "500/s" }"#),
+        key("rate", Kind::OneOrMore(&Kind::Table(&LISTENER_RATE)))
+            .or_else("No limit.")
+            .means("How often requests may come, by one rule or several, whatever their route.")
+            .example(r#"{ per = "ip", rate = "200/s" }"#)
+            .only(&[Http]),
         key("timeouts", Kind::Table(&TIMEOUTS))
             .or_else("Every key has its default.")
             .means("How long each thing may take.")
@@ -318,6 +323,19 @@ pub(crate) static ROUTE: Block = Block {
             .or_else("The route has an `upstream`, or answers by `redirect`.")
             .means("Answers every request in the same way.")
             .example(r#"{ status = 503, body = "Back at noon." }"#)
+            .only(&[Http]),
+        key("rate", Kind::OneOrMore(&Kind::Table(&RATE)))
+            .or_else("No limit.")
+            .means("How often requests may come, by one rule or several.")
+            .example(r#"{ per = "ip", rate = "100/s", burst = 200 }"#)
+            .only(&[Http]),
+        key("concurrent", Kind::Whole { least: 1, most: WHOLE_MAX })
+            .or_else("No limit.")
+            .means(
+                "How many requests of the route may be under way at once, upgraded connections among them. One \
+                 too many is answered with 503.",
+            )
+            .example("500")
             .only(&[Http]),
         key("api", Kind::Either(&[Kind::Path, Kind::Table(&API)]))
             .or_else("Requests are not held against a document.")

@@ -3,11 +3,14 @@
 use serde_json::{Value, json};
 use tieline_base::Fault;
 use tieline_openapi::{Part, Refusal, Violation};
-use tieline_wire::http1::push_field;
+use tieline_wire::http1::{push_decimal, push_field};
+
+use super::limits::Refused;
 
 /// The status, if it was a guard that refused.
 pub(crate) fn status(fault: &Fault) -> Option<u16> {
-    refusal(fault).map(|refusal| refusal.status)
+    let too_early = || source::<Refused>(fault).map(|refused| refused.status);
+    refusal(fault).map(|refusal| refusal.status).or_else(too_early)
 }
 
 /// Whether it was a guard that refused: the connection may go on.
@@ -20,6 +23,12 @@ pub(crate) fn fields(fault: &Fault, out: &mut Vec<u8>) {
     if let Some(allow) = refusal(fault).and_then(|refusal| refusal.allow.as_ref()) {
         push_field("Allow", allow.as_bytes(), out);
     }
+    if let Some(refused) = source::<Refused>(fault) {
+        out.extend_from_slice(b"Retry-After: ");
+        // Whole seconds (RFC 9110 §10.2.3), rounded up: who comes then is not too early again.
+        push_decimal(refused.retry_after.as_secs() + 1, out);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Each rule that is broken, for the problem's `violations`.
@@ -28,6 +37,10 @@ pub(crate) fn violations(fault: &Fault) -> Option<Value> {
 }
 
 fn refusal(fault: &Fault) -> Option<&Refusal> {
+    source(fault)
+}
+
+fn source<T: std::error::Error + 'static>(fault: &Fault) -> Option<&T> {
     fault.source.as_ref()?.downcast_ref()
 }
 
