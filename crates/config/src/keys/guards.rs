@@ -38,9 +38,9 @@ const RATE_KEYS: &[Key] = &[
     key("per", Kind::RatePer)
         .or("ip")
         .means(
-            "What is counted together: `ip`, the requests of one client (an IPv6 /64 counts as one); `route`, \
-             all of them; or `header:NAME`, those with the same value of that field. Those without the field \
-             are counted by their client.",
+            "What is counted together: `ip`, the requests of one client (an IPv6 /64 counts as one); \
+             `route`, all of them; or `header:NAME`, those with the same value of that field. Those without \
+             the field are counted by their client.",
         )
         .example("header:x-api-key"),
     key("rate", Kind::Rate)

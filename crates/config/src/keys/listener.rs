@@ -332,8 +332,8 @@ pub(crate) static ROUTE: Block = Block {
         key("concurrent", Kind::Whole { least: 1, most: WHOLE_MAX })
             .or_else("No limit.")
             .means(
-                "How many requests of the route may be under way at once, upgraded connections among them. One \
-                 too many is answered with 503.",
+                "How many requests of the route may be under way at once, upgraded connections among them. \
+                 One too many is answered with 503.",
             )
             .example("500")
             .only(&[Http]),
