@@ -38,12 +38,15 @@ impl Gcra {
 #[derive(Debug)]
 pub(crate) struct Table {
     seed: RandomState,
-    shards: Box<[CachePadded<Lock<Box<[Set]>>>]>,
+    shards: Box<[CachePadded<Shard>]>,
 }
 
 /// Held for one look into one set, and only by requests of routes that have a rate.
 #[allow(clippy::disallowed_types)]
 type Lock<T> = std::sync::Mutex<T>;
+
+/// Some of the sets, behind a lock of their own.
+type Shard = Lock<Box<[Set]>>;
 
 /// Places of a set: one key and arrival time each.
 type Set = [(u64, u64); WAYS];
@@ -58,7 +61,7 @@ impl Table {
     /// An empty table for so many keys.
     pub(crate) fn new(keys: usize) -> Self {
         let sets = (keys / WAYS / SHARDS).max(1);
-        let shard = || CachePadded::new(Lock::new(vec![Set::default(); sets].into_boxed_slice()));
+        let shard = || CachePadded::new(Shard::new(vec![Set::default(); sets].into_boxed_slice()));
         Self { seed: RandomState::new(), shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
