@@ -1,7 +1,7 @@
 //! Limits in number and time.
 
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tieline_testkit::{HttpConversation, PATIENCE, wait_until};
 
@@ -84,10 +84,10 @@ fn a_reload_forgets_no_debt_unless_the_rate_changes() {
 
 #[test]
 fn so_many_requests_are_under_way_and_no_more() {
-    let (go, waits) = channel::<()>();
-    let waits = Arc::new(Mutex::new(waits));
+    let open = Arc::new(AtomicBool::new(false));
+    let may_answer = open.clone();
     let origin = Origin::start(move |_| {
-        let _ = waits.lock().unwrap().recv_timeout(PATIENCE);
+        wait_until(PATIENCE, || may_answer.load(Relaxed));
         crate::origin::OK.into()
     });
     let (site, _) = site("concurrent = 2", &origin);
@@ -101,7 +101,7 @@ fn so_many_requests_are_under_way_and_no_more() {
     // One gives up, the other is answered: both give their place back.
     drop(busy.pop());
     await_live(&site.tieline, "stage=relay", 1);
-    (0..64).for_each(|_| go.send(()).unwrap());
+    open.store(true, Relaxed);
     assert_eq!(busy[0].answer("GET").unwrap().status, 200);
     // An answer is seen a moment before its place is free.
     assert!(wait_until(PATIENCE, || admitted(&site, 2) == 2));
