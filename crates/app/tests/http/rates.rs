@@ -87,7 +87,7 @@ fn so_many_requests_are_under_way_and_no_more() {
     let open = Arc::new(AtomicBool::new(false));
     let may_answer = open.clone();
     let origin = Origin::start(move |_| {
-        wait_until(PATIENCE, || may_answer.load(Relaxed));
+        assert!(wait_until(PATIENCE, || may_answer.load(Relaxed)));
         crate::origin::OK.into()
     });
     let (site, _) = site("concurrent = 2", &origin);
