@@ -13,6 +13,7 @@ use crate::frames::{
     CONTINUATION, ENABLE_CONNECT_PROTOCOL, Frames, HEADERS, INITIAL_WINDOW_SIZE, INTERNAL_ERROR,
     MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, RST_STREAM, WINDOW_UPDATE,
 };
+use crate::http2_client;
 use crate::origin::Origin;
 use crate::site::{HTTP, Site, request};
 use crate::support::{OneRoute, await_endpoint, reason_of, row_of, story};
@@ -408,6 +409,47 @@ fn a_websocket_goes_over_http_2_where_the_endpoint_takes_it() {
     assert_eq!(client.take(5).unwrap(), b"\0ping");
     client.finish();
     assert_eq!(client.rest().unwrap(), b"");
+}
+
+#[test]
+fn http_2_on_both_sides_carries_websockets_and_trailers() {
+    let origin = server(&[(ENABLE_CONNECT_PROTOCOL, 1)], |client| {
+        while let Some(frame) = client.next()? {
+            match frame.kind {
+                HEADERS if !frame.ends() => client.fields(frame.stream, &[(":status", "200")], false)?,
+                HEADERS => {
+                    client.fields(frame.stream, &[(":status", "200")], false)?;
+                    client.data(frame.stream, "body", false)?;
+                    client.fields(frame.stream, &[("grpc-status", "0")], true)?;
+                }
+                crate::frames::DATA => client.data(frame.stream, &frame.payload, frame.ends())?,
+                _ => {}
+            }
+        }
+        Ok(())
+    });
+    let site = before(&[origin.address()]);
+    let mut client = http2_client::Frames::connect(site.address);
+    let mut opening = http2_client::get("/socket");
+    opening[0].1 = "CONNECT";
+    opening.extend([(":protocol", "websocket"), ("sec-websocket-version", "13")]);
+    client.begin(1, &opening);
+    assert_eq!(client.next_of(1).kind, HEADERS);
+    client.send(http2_client::DATA, 0, 1, b"ping").unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 4 {
+        heard.extend(client.next_of(1).payload);
+    }
+    assert_eq!(heard, b"ping");
+    // Beside it, on the same connections.
+    let mut call = http2_client::get("/call");
+    call.push(("te", "trailers"));
+    let answer = client.ask(3, &call);
+    assert_eq!((answer.status(), &*answer.text(), answer.trailers), (200, "body", true));
+    client.send(http2_client::DATA, http2_client::END, 1, b"last").unwrap();
+    let rest = client.answer(1);
+    assert_eq!((&*rest.text(), rest.ended), ("last", http2_client::Ended::Whole));
+    assert_eq!(origin.accepted(), 1);
 }
 
 #[test]
