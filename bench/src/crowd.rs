@@ -75,6 +75,28 @@ impl Crowd {
         Ok(crowd)
     }
 
+    /// Opens `count` connections, each upgraded to a WebSocket at `path`.
+    pub(crate) fn upgraded(proxy: SocketAddr, path: &str, count: usize) -> io::Result<Crowd> {
+        let mut crowd = Crowd::line_up(proxy, count)?;
+        for member in &mut crowd.members {
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nHost: bench.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            );
+            member.connection.write_all(request.as_bytes())?;
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                member.connection.read_exact(&mut byte)?;
+                answer.extend_from_slice(&byte);
+            }
+            if !answer.starts_with(b"HTTP/1.1 101 ") {
+                return Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()));
+            }
+        }
+        Ok(crowd)
+    }
+
     /// Opens `count` connections that say nothing and expect nothing.
     pub(crate) fn line_up(proxy: SocketAddr, count: usize) -> io::Result<Crowd> {
         let connected =

@@ -98,15 +98,30 @@ impl Placement {
         traffic: Traffic,
         backends: &[SocketAddr],
     ) -> anyhow::Result<HashMap<Product, Proxy>> {
+        self.start_all_with(products, |product| Proxy::start(product, traffic, backends))
+    }
+
+    /// Has all `products` started by `start`, and puts each in its place.
+    pub(crate) fn start_all_with(
+        &self,
+        products: &[Product],
+        start: impl Fn(Product) -> anyhow::Result<Proxy>,
+    ) -> anyhow::Result<HashMap<Product, Proxy>> {
         let start = |&product| {
-            let proxy = Proxy::start(product, traffic, backends)?;
-            if self.pinned {
-                let last = (cpus() - 1).to_string();
-                usage::tree(proxy.pid()).iter().try_for_each(|member| pin(member.pid, &last))?;
-            }
+            let proxy = start(product)?;
+            self.place(proxy.pid())?;
             Ok((product, proxy))
         };
         products.iter().map(start).collect()
+    }
+
+    /// Puts the proxy `pid` in its place.
+    pub(crate) fn place(&self, pid: u32) -> anyhow::Result<()> {
+        if self.pinned {
+            let last = (cpus() - 1).to_string();
+            usage::tree(pid).iter().try_for_each(|member| pin(member.pid, &last))?;
+        }
+        Ok(())
     }
 }
 

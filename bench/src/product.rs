@@ -7,6 +7,7 @@ use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use tieline_testkit::{Haproxy, Nginx, PATIENCE, Tieline, free_port, loopback, usage, wait_until};
 
+use crate::http::Trust;
 use crate::{config, machine};
 
 /// One of the proxies.
@@ -65,6 +66,26 @@ impl Proxy {
         Proxy::start_under(&[], product, traffic, backends)
     }
 
+    /// [`Proxy::start`] with Tieline's own balance instead of turns, which the others go on taking.
+    pub(crate) fn start_balancing(
+        product: Product,
+        traffic: Traffic,
+        backends: &[SocketAddr],
+    ) -> anyhow::Result<Proxy> {
+        let untaught = |config: String| config.replace("balance = \"round-robin\"\n", "");
+        Proxy::launch(&[], product, traffic, &untaught, backends)
+    }
+
+    /// [`Proxy::start`] with TLS towards clients.
+    pub(crate) fn start_secure(
+        product: Product,
+        traffic: Traffic,
+        trust: &Trust,
+        backends: &[SocketAddr],
+    ) -> anyhow::Result<Proxy> {
+        Proxy::launch(&[], product, traffic, &|config| config::secured(product, &config, trust), backends)
+    }
+
     /// [`Proxy::start`] under a tool, as `["valgrind", "--tool=callgrind"]`. There is none for nginx with
     /// HTTP.
     pub(crate) fn start_under(
@@ -73,20 +94,30 @@ impl Proxy {
         traffic: Traffic,
         backends: &[SocketAddr],
     ) -> anyhow::Result<Proxy> {
+        Proxy::launch(tool, product, traffic, &|config| config, backends)
+    }
+
+    fn launch(
+        tool: &[&str],
+        product: Product,
+        traffic: Traffic,
+        change: &dyn Fn(String) -> String,
+        backends: &[SocketAddr],
+    ) -> anyhow::Result<Proxy> {
         let address = loopback(free_port());
         let server = match product {
             Product::Tieline => {
                 let (binary, config) =
-                    (machine::tieline_binary()?, config::tieline(traffic, address, backends));
+                    (machine::tieline_binary()?, change(config::tieline(traffic, address, backends)));
                 Server::Tieline(Tieline::start_under(&binary, tool, &config))
             }
             Product::Haproxy | Product::HaproxySplicing => {
                 let splicing = product == Product::HaproxySplicing;
-                let config = config::haproxy(traffic, splicing, address, backends);
+                let config = change(config::haproxy(traffic, splicing, address, backends));
                 Server::Haproxy(Haproxy::start_under(tool, &config, address))
             }
             Product::Nginx => {
-                let config = config::nginx(traffic, address, backends);
+                let config = change(config::nginx(traffic, address, backends));
                 Server::Nginx(match traffic {
                     Traffic::Tcp => Nginx::stream_under(tool, &config, address),
                     _ if tool.is_empty() => Nginx::http(&config, address),

@@ -6,7 +6,7 @@ pub(crate) mod calls;
 pub(crate) mod idle;
 mod kill;
 mod ls;
-mod managed;
+pub(crate) mod managed;
 mod reload;
 mod short;
 

@@ -37,9 +37,18 @@ struct Shared {
 
 impl Fickle {
     pub(crate) fn start() -> io::Result<Fickle> {
+        Fickle::with(THINK, REST)
+    }
+
+    /// One that takes so long for an answer, and lets connections rest.
+    pub(crate) fn thinking(think: Duration) -> io::Result<Fickle> {
+        Fickle::with(think, Duration::from_secs(3_600))
+    }
+
+    fn with(think: Duration, rest: Duration) -> io::Result<Fickle> {
         let listener = listen()?;
         let (address, shared) = (listener.local_addr()?, Arc::new(Shared::default()));
-        let mut events = Events::watch(listener, Arc::clone(&shared))?;
+        let mut events = Events::watch(listener, (think, rest), Arc::clone(&shared))?;
         let thread = Some(std::thread::spawn(move || events.serve()));
         Ok(Fickle { address, shared, thread })
     }
@@ -72,6 +81,9 @@ struct Events {
     answers: VecDeque<Due>,
     rests: VecDeque<Due>,
     turns: u64,
+    /// How long an answer takes, and how long a connection may rest.
+    think: Duration,
+    rest: Duration,
     shared: Arc<Shared>,
 }
 
@@ -89,12 +101,26 @@ struct Due {
 }
 
 impl Events {
-    fn watch(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Events> {
+    fn watch(
+        listener: TcpListener,
+        (think, rest): (Duration, Duration),
+        shared: Arc<Shared>,
+    ) -> io::Result<Events> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(token(&listener));
         epoll::add(&epoll, &listener, data, epoll::EventFlags::IN)?;
         let (answers, rests) = (VecDeque::new(), VecDeque::new());
-        Ok(Events { epoll, listener, visitors: HashMap::new(), answers, rests, turns: 0, shared })
+        Ok(Events {
+            epoll,
+            listener,
+            visitors: HashMap::new(),
+            answers,
+            rests,
+            turns: 0,
+            think,
+            rest,
+            shared,
+        })
     }
 
     fn serve(&mut self) {
@@ -152,7 +178,7 @@ impl Events {
             visitor.request.clear();
             self.turns += 1;
             visitor.turn = self.turns;
-            self.answers.push_back(Due { at: Clock::now().after(THINK), token: at, turn: self.turns });
+            self.answers.push_back(Due { at: Clock::now().after(self.think), token: at, turn: self.turns });
         }
     }
 
@@ -167,7 +193,7 @@ impl Events {
         self.turns += 1;
         if let Some(visitor) = self.visitors.get_mut(&at) {
             visitor.turn = self.turns;
-            self.rests.push_back(Due { at: Clock::now().after(REST), token: at, turn: self.turns });
+            self.rests.push_back(Due { at: Clock::now().after(self.rest), token: at, turn: self.turns });
         }
     }
 

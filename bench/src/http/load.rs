@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 
 use rustix::event::{Timespec, epoll};
 
@@ -14,11 +15,31 @@ const PIECE: usize = 256 << 10;
 /// No answer takes longer unless the proxy is stuck.
 const STUCK: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
+/// What carries a conversation.
+pub(crate) trait Carrier: Read + Write + AsFd {
+    /// Whether there is more to read that epoll does not know of.
+    fn holds_unread(&mut self) -> bool {
+        false
+    }
+}
+
+impl Carrier for TcpStream {}
+
 /// Asks for `page` `count` times, over `at_once` connections with one request in flight on each.
 pub(crate) fn ask(proxy: SocketAddr, page: &Page, count: usize, at_once: usize) -> io::Result<()> {
+    ask_over(|| TcpStream::connect(proxy), page, count, at_once)
+}
+
+/// [`ask`] over connections that `connect` makes.
+pub(crate) fn ask_over<C: Carrier>(
+    connect: impl Fn() -> io::Result<C>,
+    page: &Page,
+    count: usize,
+    at_once: usize,
+) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let mut clients: Vec<Client> =
-        (0..at_once.min(count)).map(|_| Client::connect(proxy)).collect::<io::Result<_>>()?;
+    let mut clients: Vec<Client<C>> =
+        (0..at_once.min(count)).map(|_| connect().map(Client::from)).collect::<io::Result<_>>()?;
     for (index, client) in clients.iter_mut().enumerate() {
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(&epoll, &client.connection, data, epoll::EventFlags::IN)?;
@@ -36,8 +57,8 @@ pub(crate) fn ask(proxy: SocketAddr, page: &Page, count: usize, at_once: usize) 
             else {
                 continue;
             };
-            // Epoll promised that there is something, so one read does not block.
-            if client.read_once(page, &mut place)? {
+            // Epoll promised that there is something, so one read does not block for long.
+            if client.read_ready(page, &mut place)? {
                 answered += 1;
                 if asked < count {
                     asked += 1;
@@ -50,25 +71,43 @@ pub(crate) fn ask(proxy: SocketAddr, page: &Page, count: usize, at_once: usize) 
 }
 
 /// A client's connection and how much of an answer it has.
-pub(crate) struct Client {
-    connection: TcpStream,
+pub(crate) struct Client<C = TcpStream> {
+    connection: C,
     /// A head that is not whole yet.
     head: Vec<u8>,
     /// Bytes of the body that came, once the head is whole.
     body: Option<usize>,
 }
 
-impl Client {
-    pub(crate) fn connect(proxy: SocketAddr) -> io::Result<Client> {
-        TcpStream::connect(proxy).map(Client::from)
+impl<C: Carrier> Client<C> {
+    /// What carries it.
+    pub(crate) fn carrier(&self) -> &C {
+        &self.connection
+    }
+
+    /// Asks, and leaves the answer to [`Client::read_ready`].
+    pub(crate) fn send(&mut self, page: &Page) -> io::Result<()> {
+        self.connection.write_all(&page.request)
     }
 
     /// Asks once and waits for the whole answer.
     pub(crate) fn ask_once(&mut self, page: &Page) -> io::Result<()> {
-        self.connection.write_all(&page.request)?;
+        self.send(page)?;
         let mut place = [0; 4096];
         while !self.read_once(page, &mut place)? {}
         Ok(())
+    }
+
+    /// Reads what is there; whether the answer is whole.
+    pub(crate) fn read_ready(&mut self, page: &Page, place: &mut [u8]) -> io::Result<bool> {
+        loop {
+            if self.read_once(page, place)? {
+                return Ok(true);
+            }
+            if !self.connection.holds_unread() {
+                return Ok(false);
+            }
+        }
     }
 
     /// Reads once; whether the answer is whole.
@@ -104,8 +143,8 @@ impl Client {
     }
 }
 
-impl From<TcpStream> for Client {
-    fn from(connection: TcpStream) -> Client {
+impl<C: Carrier> From<C> for Client<C> {
+    fn from(connection: C) -> Client<C> {
         Client { connection, head: Vec::new(), body: None }
     }
 }
