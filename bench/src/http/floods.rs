@@ -53,7 +53,8 @@ impl Scene {
             format!(
                 "\n[listener.{name}]\nbind = \"{bind}\"\nprotocol = \"http\"\n{more}\n\
                  [[listener.{name}.route]]\nupstream = \"bench\"\naccess = \"public\"\n\n\
-                 [[listener.{name}.route]]\npath = \"/patient\"\nupstream = \"patient\"\naccess = \"public\"\n"
+                 [[listener.{name}.route]]\npath = \"/patient\"\nupstream = \"patient\"\n\
+                 access = \"public\"\n"
             )
         };
         let config = [
@@ -83,7 +84,8 @@ fn measure(options: &Options) -> anyhow::Result<Vec<Table>> {
     let patient = Fickle::thinking(Duration::ZERO)?;
     let lasts = Duration::from_millis(options.amount(LASTS_MS) as u64);
     let title = format!(
-        "Nuisances of {} s each ({SLOW} slow clients; floods over 16 connections); others ask {} times a second",
+        "Nuisances of {} s each ({SLOW} slow clients; floods over 16 connections); others ask {} times \
+         a second",
         lasts.as_secs(),
         PACE.per_second
     );

@@ -30,8 +30,8 @@ fn measure(options: &Options) -> anyhow::Result<Vec<Table>> {
     let (endpoint, address) = (Fickle::thinking(THINKS)?, loopback(free_port()));
     let route = |priority: &str| {
         format!(
-            "\n[[listener.bench.route]]\nname = \"{priority}\"\npath = \"/{priority}\"\npriority = \"{priority}\"\n\
-             upstream = \"bench\"\naccess = \"public\"\n"
+            "\n[[listener.bench.route]]\nname = \"{priority}\"\npath = \"/{priority}\"\n\
+             priority = \"{priority}\"\nupstream = \"bench\"\naccess = \"public\"\n"
         )
     };
     let config = format!(
@@ -53,7 +53,8 @@ fn measure(options: &Options) -> anyhow::Result<Vec<Table>> {
     });
     let (critical, others) = (critical?, others?);
     let title = format!(
-        "{:.0} requests/s to an endpoint that does {capacity:.0}: {CRITICAL:.0} critical, {low:.0} low ({} s)",
+        "{:.0} requests/s to an endpoint that does {capacity:.0}: {CRITICAL:.0} critical, {low:.0} low \
+         ({} s)",
         3.0 * capacity,
         lasts.as_secs()
     );
