@@ -42,7 +42,7 @@ fn wait_for_word(client: &mut HttpConversation) -> std::io::Result<()> {
 fn config(slow: &Slow, listener: &str) -> String {
     let route = |name: &str| {
         let head = format!("[[listener.web.route]]\nname = \"{name}\"\npath = \"/{name}\"\n");
-        head + "access = \"public\"\nupstream = \"slow\"\n"
+        head + "access = \"public\"\nupstream = \"slow\"\ngrace = \"0s\"\n"
     };
     let upstream = format!("[upstream.slow]\nendpoints = [\"{}\"]\n", slow.0.address());
     config_of(&[listener, &route("one"), &route("two"), &route("now"), &upstream].concat())
@@ -190,14 +190,9 @@ fn a_route_that_goes_takes_its_streams_and_no_others() {
     let slow = Slow::start();
     let site = Site::start(&config(&slow, ""));
     let mut client = opened(&site);
-    let without = config(&slow, "").replace("name = \"one\"\n", "name = \"one\"\ngrace = \"0s\"\n");
+    let renamed = [("path = \"/one\"", "path = \"/uno\""), ("name = \"one\"", "name = \"uno\"")];
+    let without = renamed.iter().fold(config(&slow, ""), |text, (from, to)| text.replacen(from, to, 1));
     site.tieline.reload(&without);
-    let gone = without.replacen("path = \"/one\"", "path = \"/uno\"", 1).replacen(
-        "name = \"one\"",
-        "name = \"uno\"",
-        1,
-    );
-    site.tieline.reload(&gone);
     let rows = await_live(&site.tieline, "", 2);
     assert_eq!(row(&rows, "two")["stage"], "relay");
     assert_eq!(client.ask(5, &get("/now")).status(), 200);
