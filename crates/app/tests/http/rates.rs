@@ -7,7 +7,7 @@ use tieline_testkit::{HttpConversation, PATIENCE, wait_until};
 
 use crate::origin::Origin;
 use crate::site::{HTTP, Site, request};
-use crate::support::{OneRoute, await_live, connect_from};
+use crate::support::{OneRoute, await_live, connect_from, reset};
 
 fn site(route: &str, origin: &Origin) -> (Site, String) {
     let config = OneRoute { route, ..HTTP }.to(&[origin.address()]);
@@ -99,7 +99,7 @@ fn so_many_requests_are_under_way_and_no_more() {
     assert_eq!(site.connect().ask(&request("/third", &[])).status, 503);
     assert_eq!(site.reason("/third"), "limit:concurrent");
     // One gives up, the other is answered: both give their place back.
-    drop(busy.pop());
+    reset(busy.pop().unwrap().stream().try_clone().unwrap());
     await_live(&site.tieline, "stage=relay", 1);
     open.store(true, Relaxed);
     assert_eq!(busy[0].answer("GET").unwrap().status, 200);
