@@ -109,18 +109,16 @@ pub(super) fn is_value(bytes: &[u8]) -> bool {
 /// Where the first byte from `at` on stands that is neither a visible ASCII character nor a space; else the
 /// end.
 #[inline]
-pub(super) fn ordinary_value_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+pub(super) fn ordinary_value_end(bytes: &[u8], at: usize) -> usize {
+    let (words, rest) = bytes.get(at..).unwrap_or_default().as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
         let stops = out_of_the_ordinary(u64::from_le_bytes(*word));
         if stops != 0 {
-            return at + (stops.trailing_zeros() / 8) as usize;
+            return at + index * 8 + (stops.trailing_zeros() / 8) as usize;
         }
-        at += 8;
     }
-    while bytes.get(at).is_some_and(|byte| matches!(byte, b' '..=b'~')) {
-        at += 1;
-    }
-    at
+    let left = rest.iter().position(|byte| !matches!(byte, b' '..=b'~')).unwrap_or(rest.len());
+    at + words.len() * 8 + left
 }
 
 /// The high bit of each byte below a space or above `~`. Bits above the lowest one set may be wrong: a borrow

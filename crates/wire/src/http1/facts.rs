@@ -123,6 +123,11 @@ impl<'b> Facts<'b> {
     }
 
     fn take_connection(&mut self, value: &[u8]) -> Result<(), HttpError> {
+        // What nearly everybody says who says anything.
+        if self.options == 0 && value.eq_ignore_ascii_case(b"keep-alive") {
+            (self.options, self.keep_alive) = (1, true);
+            return Ok(());
+        }
         for option in elements(value) {
             self.options += 1;
             if self.options > OPTIONS_MAX || !is_token(option) {
