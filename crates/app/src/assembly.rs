@@ -17,8 +17,8 @@ use tieline_conn::{
 use tieline_http::{self as http, Http};
 use tieline_policy::Rule;
 use tieline_pool::{
-    Balance, DnsSettings, Endpoint, EndpointSettings, HealthSettings, OnLeave, OutlierSettings, PoolSettings,
-    RetrySettings, Secured, Settings, Thresholds, Trunking, Upstream,
+    Balance, BreakerSettings, DnsSettings, Endpoint, EndpointSettings, HealthSettings, HedgeSettings,
+    OnLeave, OutlierSettings, PoolSettings, RetrySettings, Secured, Settings, Thresholds, Trunking, Upstream,
 };
 use tieline_registry::{Filter, Record, Registry, RouteRow, Verdict};
 use tieline_relay::{Relay, Router};
@@ -73,6 +73,7 @@ fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live, gu
             guards: guards.of(listener, written),
             first_byte: upstream.map_or(Duration::ZERO, |upstream| upstream.first_byte_timeout),
             gap: upstream.map_or(Duration::ZERO, |upstream| upstream.gap_timeout),
+            retry: upstream.map(retry).unwrap_or_default(),
         })
     };
     let split = |(written, shares): (&config::Route, Vec<(u32, Arc<Route>)>)| {
@@ -139,6 +140,20 @@ fn http_match(written: &config::HttpMatch) -> http::Match {
         methods: written.methods.clone(),
         headers: written.headers.iter().map(condition).collect(),
         query: written.query.iter().map(condition).collect(),
+    }
+}
+
+/// When a request is sent to another endpoint.
+fn retry(upstream: &config::Upstream) -> http::Retry {
+    let config::Retry { attempts, on, per_try, .. } = &upstream.retry;
+    let statuses = on.iter().filter_map(|on| on.as_str().parse().ok());
+    http::Retry {
+        attempts: *attempts,
+        on_reset: on.contains(&config::RetryOn::Reset),
+        on_timeout: on.contains(&config::RetryOn::Timeout),
+        on_status: statuses.collect(),
+        per_try: *per_try,
+        hedged: upstream.hedge.is_some(),
     }
 }
 
@@ -455,15 +470,32 @@ fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
             base: upstream.outlier.eject,
             max: upstream.outlier.max,
         }),
+        breaker: upstream.breaker.as_ref().map(|breaker| BreakerSettings {
+            requests: at_least_one(breaker.requests),
+            failures: breaker.failures,
+            window: breaker.window,
+            open: breaker.open,
+            longest: breaker.longest,
+        }),
+        hedge: upstream
+            .hedge
+            .as_ref()
+            .map(|hedge| HedgeSettings { percentile: hedge.percentile, budget: hedge.budget }),
+        adaptive: upstream.adaptive,
         connect: upstream.connect_timeout,
         acquire: upstream.acquire_timeout,
         pool: PoolSettings {
             size: upstream.pool.size.and_then(NonZeroU32::new),
             queue: upstream.pool.queue as usize,
+            shed: upstream.pool.shed,
             idle: upstream.pool.idle,
             max_age: Some(upstream.pool.max_age),
         },
-        retry: RetrySettings { attempts: upstream.retry.attempts, budget: upstream.retry.budget },
+        retry: RetrySettings {
+            attempts: upstream.retry.attempts,
+            connect: upstream.retry.on.contains(&config::RetryOn::Connect),
+            budget: upstream.retry.budget,
+        },
         dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },
         dial: DialOptions { keepalive: Some(UPSTREAM_KEEPALIVE) },
         tls: None,

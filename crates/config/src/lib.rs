@@ -70,5 +70,5 @@ pub use server::{AccessLog, Boot, Dns, Server, Workers};
 pub use sni::{Sni, SniError};
 pub use target::{Part, Target, TargetError};
 pub use tls::{Certificate, ClientCertificates, ListenerTls, TlsIdentity, UpstreamTls};
-pub use upstream::{Balance, Endpoint, Health, HealthCheck, Outlier, Pool, Retry, Upstream};
-pub use words::{ApiMode, HttpVersion, LogFormat, LogLevel, ProxyProtocolOut, Tell, Verify, Word};
+pub use upstream::{Balance, Breaker, Endpoint, Health, HealthCheck, Hedge, Outlier, Pool, Retry, Upstream};
+pub use words::{ApiMode, HttpVersion, LogFormat, LogLevel, ProxyProtocolOut, RetryOn, Tell, Verify, Word};

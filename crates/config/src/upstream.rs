@@ -12,7 +12,7 @@ use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::tls::{self, UpstreamTls};
 use crate::value::Value;
-use crate::words::{BalanceWord, HttpVersion, ProxyProtocolOut};
+use crate::words::{BalanceWord, ConcurrencyWord, HttpVersion, ProxyProtocolOut, RetryOn};
 
 /// A set of endpoints that do the same work.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,6 +41,12 @@ pub struct Upstream {
     pub retry: Retry,
     /// When a failing endpoint is left out.
     pub outlier: Outlier,
+    /// When an endpoint of which too much fails is asked nothing; `None`: never.
+    pub breaker: Option<Breaker>,
+    /// When a second endpoint is asked too; `None`: never.
+    pub hedge: Option<Hedge>,
+    /// Whether how much may be in flight is learned.
+    pub adaptive: bool,
     /// An endpoint that came up gets its full share only after so long.
     pub slow_start: Duration,
     /// When fewer endpoints than this are up, all are used.
@@ -122,6 +128,8 @@ pub struct Pool {
     pub size: Option<u32>,
     /// How many clients may wait for room.
     pub queue: u32,
+    /// When the least important are refused at once: the mean wait; `None`: never.
+    pub shed: Option<Duration>,
     /// One that was not used for so long is closed.
     pub idle: Duration,
     /// One that lived for so long is not used again. Users add their jitter.
@@ -133,7 +141,35 @@ pub struct Pool {
 pub struct Retry {
     /// How many more after the first: 0 to 10.
     pub attempts: u32,
+    /// After what.
+    pub on: Vec<RetryOn>,
+    /// After so long without an answer; `None`: only when the whole time is over.
+    pub per_try: Option<Duration>,
     /// How many tries more at all, as a share of first tries.
+    pub budget: Percent,
+}
+
+/// When the breaker of an endpoint opens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Breaker {
+    /// After so many requests; at least 1.
+    pub requests: u32,
+    /// Of which so many failed; at least 1 %.
+    pub failures: Percent,
+    /// Within so long.
+    pub window: Duration,
+    /// For so long, the first time.
+    pub open: Duration,
+    /// For so long at most; no less than that.
+    pub longest: Duration,
+}
+
+/// When a second endpoint is asked too.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hedge {
+    /// When it takes longer than so many of each hundred: 50 to 99.
+    pub percentile: u8,
+    /// For so many of each hundred at most.
     pub budget: Percent,
 }
 
@@ -164,7 +200,9 @@ pub(crate) fn read(
 ) -> UpstreamDraft {
     let place = name.place;
     let confined = fields.confined();
-    let pool = pool(fields.table("pool"));
+    let pool = fields.table("pool");
+    let shed_place = pool.place_of("shed");
+    let pool = self::pool(pool);
     let mut timeouts = fields.table("timeouts");
     let endpoints = endpoints(&mut fields, pool.size, problems);
     let tls = tls::of_upstream(&mut fields, &endpoints, folder, problems);
@@ -182,8 +220,11 @@ pub(crate) fn read(
         first_byte_timeout: timeouts.value("first_byte"),
         gap_timeout: timeouts.value("gap"),
         pool,
-        retry: retry(fields.table("retry")),
+        retry: retry(fields.table("retry"), problems),
         outlier: outlier(fields.table("outlier")),
+        breaker: fields.table_if_written("breaker").map(|breaker| self::breaker(breaker, problems)),
+        hedge: fields.table_if_written("hedge").map(hedge),
+        adaptive: fields.word("concurrency", ConcurrencyWord::from_word) == Some(ConcurrencyWord::Adaptive),
         slow_start: fields.value("slow_start"),
         panic: fields.value("panic"),
         proxy_protocol: fields
@@ -194,6 +235,12 @@ pub(crate) fn read(
     };
     timeouts.done();
     fields.done();
+    let capped = upstream.pool.size.is_some() || upstream.endpoints.iter().any(|e| e.connections.is_some());
+    if upstream.pool.shed.is_some() && !capped && !upstream.adaptive {
+        let message = "`shed` means nothing where nobody waits: there is no limit to be waited for";
+        let hint = "add a `size`, `connections` of endpoints, or concurrency = \"adaptive\"";
+        problems.error(shed_place, message).hint(hint);
+    }
     UpstreamDraft { upstream, confined }
 }
 
@@ -313,6 +360,7 @@ fn pool(mut fields: Fields) -> Pool {
     let pool = Pool {
         size: fields.whole("size"),
         queue: fields.whole("queue").unwrap_or(0),
+        shed: fields.maybe("shed"),
         idle: fields.value("idle"),
         max_age: fields.value("max_age"),
     };
@@ -320,10 +368,54 @@ fn pool(mut fields: Fields) -> Pool {
     pool
 }
 
-fn retry(mut fields: Fields) -> Retry {
-    let retry = Retry { attempts: fields.whole("attempts").unwrap_or(0), budget: fields.value("budget") };
+fn retry(mut fields: Fields, problems: &mut Problems) -> Retry {
+    let per_try_place = fields.place_of("per_try");
+    let on = match fields.take::<Vec<Spot<Value>>>("on") {
+        None => vec![RetryOn::Connect, RetryOn::Reset],
+        Some(written) => written.value.into_iter().filter_map(|item| retry_on(&item.value)).collect(),
+    };
+    let per_try = fields.maybe("per_try");
+    let attempts = fields.whole("attempts").unwrap_or(0);
+    if per_try.is_some() && attempts == 0 {
+        problems.error(per_try_place, "`per_try` means nothing beside attempts = 0");
+    }
+    let retry = Retry { attempts, on, per_try, budget: fields.value("budget") };
     fields.done();
     retry
+}
+
+fn retry_on(value: &Value) -> Option<RetryOn> {
+    match value {
+        Value::Word(word) => RetryOn::from_word(word),
+        _ => None,
+    }
+}
+
+fn breaker(mut fields: Fields, problems: &mut Problems) -> Breaker {
+    let (failures_place, longest_place) = (fields.place_of("failures"), fields.place_of("longest"));
+    let breaker = Breaker {
+        requests: fields.whole("requests").unwrap_or(1),
+        failures: fields.value("failures"),
+        window: fields.value("window"),
+        open: fields.value("open"),
+        longest: fields.value("longest"),
+    };
+    fields.done();
+    if breaker.failures.0 == 0 {
+        let error = problems.error(failures_place, "`failures` = 0% would open the breaker for good");
+        error.hint("leave `breaker` out to have none");
+    }
+    if breaker.longest < breaker.open {
+        problems.error(longest_place, "`longest` is shorter than `open`");
+    }
+    breaker
+}
+
+fn hedge(mut fields: Fields) -> Hedge {
+    let hedge =
+        Hedge { percentile: fields.whole("percentile").unwrap_or(95), budget: fields.value("budget") };
+    fields.done();
+    hedge
 }
 
 fn outlier(mut fields: Fields) -> Outlier {

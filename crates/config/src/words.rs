@@ -205,12 +205,44 @@ words! {
 }
 
 words! {
+    /// After what a request is sent to another endpoint.
+    pub RetryOn {
+        /// No connection was made; nothing was sent, so that any request is tried again.
+        Connect = "connect",
+        /// The connection broke before a byte of the answer came.
+        Reset = "reset",
+        /// No byte of the answer came within `per_try`, or within the upstream's `first_byte`.
+        Timeout = "timeout",
+        /// The answer was 429 Too Many Requests.
+        TooMany = "429",
+        /// The answer was 500 Internal Server Error.
+        Internal = "500",
+        /// The answer was 502 Bad Gateway.
+        BadGateway = "502",
+        /// The answer was 503 Service Unavailable.
+        Unavailable = "503",
+        /// The answer was 504 Gateway Timeout.
+        GatewayTimeout = "504",
+    }
+}
+
+words! {
     /// What becomes of parameters of a query that a document does not name.
     pub(crate) UnknownQuery {
         /// The request is refused.
         Refuse = "refuse",
         /// They pass.
         Pass = "pass",
+    }
+}
+
+words! {
+    /// How much may be in flight at an upstream.
+    pub(crate) ConcurrencyWord {
+        /// As much as `pool.size` and `connections` let through.
+        Fixed = "fixed",
+        /// As much as it does without becoming slower, as its answers tell; never more than those.
+        Adaptive = "adaptive",
     }
 }
 

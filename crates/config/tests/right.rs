@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tieline_base::{Bytes, Percent};
+use tieline_base::{Bytes, Percent, Priority};
 use tieline_config::{
     Access, AccessLog, Action, Allow, Balance, Checked, Condition, Config, Expected, FILE_BYTES_MAX, HashBy,
-    HealthCheck, HttpMatch, ListenerTls, Part, Problem, Protocol, Redirect, Respond, Route, Segment,
+    HealthCheck, HttpMatch, ListenerTls, Part, Problem, Protocol, Redirect, Respond, RetryOn, Route, Segment,
     Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers, restart_needed,
 };
 
@@ -81,6 +81,23 @@ fn what_is_written_is_what_is_obeyed() {
     assert_eq!(upstream.health.as_ref().unwrap().check, HealthCheck::Http("/healthz".into()));
     assert_eq!((upstream.endpoints[0].weight, upstream.endpoints[0].connections), (2, Some(50)));
     assert_eq!(upstream.endpoints[1].address.to_string(), "unix:/run/shop.sock");
+    assert_eq!((shop.priority, listener.routes[1].priority), (Priority::High, Priority::Normal));
+}
+
+#[test]
+fn load_is_controlled_as_the_keys_say() {
+    let config = config(EVERY_KEY);
+    let (shop, web) = (config.live.upstream("shop").unwrap(), config.live.upstream("web").unwrap());
+    let breaker = shop.breaker.as_ref().unwrap();
+    assert_eq!((breaker.requests, breaker.failures.0, breaker.longest.as_secs()), (50, 30, 300));
+    assert_eq!((shop.pool.shed, shop.adaptive), (Some(Duration::from_millis(20)), false));
+    assert_eq!(shop.retry.on, [RetryOn::Connect, RetryOn::Reset], "the default");
+    assert_eq!((shop.retry.per_try, &shop.hedge), (None, &None));
+    assert_eq!(web.retry.on, [RetryOn::Connect, RetryOn::Unavailable]);
+    assert_eq!(web.retry.per_try, Some(Duration::from_secs(2)));
+    let hedge = web.hedge.as_ref().unwrap();
+    assert_eq!((hedge.percentile, hedge.budget.0, web.adaptive), (99, 2, true));
+    assert_eq!((web.pool.shed, &web.breaker), (None, &None));
 }
 
 #[test]

@@ -188,7 +188,13 @@ impl Connection {
         let now = Clock::now();
         let client = self.record.client();
         let (route, permit) = self.decide(route, client, now)?;
-        let ask = Ask { hash: self.hash(&route.hash_by, client), reuse, priority: route.priority };
+        let ask = Ask {
+            hash: self.hash(&route.hash_by, client),
+            reuse,
+            priority: route.priority,
+            user: Ask::user_of(client),
+            ..Ask::default()
+        };
         let lease = self.acquire(&route, &permit, ask, io, now).await?;
         Ok(Exchange { route, permit, lease })
     }

@@ -2,6 +2,7 @@
 //! behind.
 
 use tieline_base::{Fault, Reason};
+use tieline_pool::LeaseError;
 use tieline_wire::http1::{HttpError, push_decimal, push_field};
 
 use crate::guard;
@@ -124,7 +125,9 @@ pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
         push_field("X-Request-Id", answer.request_id.as_bytes(), out);
     }
     if answer.status == 503 && !answer.refusal.is_some_and(guard::is_refusal) {
-        push_field("Retry-After", b"1", out);
+        out.extend_from_slice(b"Retry-After: ");
+        push_decimal(answer.refusal.map_or(1, retry_after), out);
+        out.extend_from_slice(b"\r\n");
     }
     if let Some(fault) = answer.refusal {
         guard::fields(fault, out);
@@ -178,6 +181,14 @@ fn grpc_status(status: u16) -> u64 {
         413 | 429 | 431 => RESOURCE_EXHAUSTED,
         502 | 503 => UNAVAILABLE,
         _ => UNKNOWN,
+    }
+}
+
+/// After how many seconds it is worth to ask again.
+fn retry_after(fault: &Fault) -> u64 {
+    match fault.source.as_ref().and_then(|source| source.downcast_ref()) {
+        Some(LeaseError::BreakersOpen { after, .. }) => after.as_secs() + 1,
+        _ => 1,
     }
 }
 

@@ -1,16 +1,16 @@
 //! From a request to the head of its answer: an upstream connection is found, the request is sent, and where
-//! that fails without harm it is done once more.
+//! that fails without harm it is done once more. When that is so, [`Tries`] knows.
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
-use tieline_conn::Route;
+use tieline_conn::{Connection, Route};
 use tieline_policy::Permit;
 use tieline_pool::{Ask, Lease, Loan, Making, Reuse};
-use tieline_transport::Io;
+use tieline_transport::{Io, Watch};
 use tieline_wire::http1::{ChunkedDecoder, HeadScan, RequestBody};
 
 use crate::Http;
@@ -21,9 +21,11 @@ use crate::exchange::{client_gone, wrong};
 use crate::heard::{ANSWER_LIMITS, Heard, hear};
 use crate::outward::Broken;
 use crate::plan::{self, Plan};
+use crate::race;
 use crate::site::Target;
 use crate::story::Story;
 use crate::transfer::{Break, Source, Transfer};
+use crate::tries::Tries;
 
 /// What holds for the whole of an exchange that is forwarded.
 #[derive(Clone, Copy)]
@@ -38,12 +40,17 @@ pub(crate) struct Way<'w> {
 
 /// An exchange whose answer has begun.
 pub(crate) struct Answering {
+    pub(crate) attempt: Attempt,
+    pub(crate) heard: Heard,
+}
+
+/// A request on its way to one endpoint, and what came back.
+pub(crate) struct Attempt {
     pub(crate) upstream: Upstream,
     /// What is left of the request.
     pub(crate) up: Transfer,
     /// What came behind what was heard.
     pub(crate) output: Buffer,
-    pub(crate) heard: Heard,
 }
 
 /// The upstream's side of an exchange.
@@ -51,7 +58,7 @@ pub(crate) struct Upstream {
     pub(crate) io: Io,
     pub(crate) loan: Loan,
     pub(crate) making: Making,
-    reused: bool,
+    pub(crate) reused: bool,
 }
 
 impl From<Lease> for Upstream {
@@ -71,12 +78,13 @@ pub(crate) async fn answer(
     way: Way<'_>,
     started: Moment,
 ) -> Result<Answering, Fault> {
+    let mut tries = Tries::begin(plan, way);
     let reuse = match plan.kind.upgrade {
         true => Reuse::Switching,
         false if plan.idempotent => Reuse::Any,
         false => Reuse::Young,
     };
-    let mut upstream = Upstream::from(acquire(client, way, reuse, story, started).await?);
+    let upstream = Upstream::from(acquire(client, way, &tries, reuse, story, started).await?);
     let chunked = matches!(plan.body, RequestBody::Chunked);
     let held = plan.held.take();
     let source = match plan.body {
@@ -90,43 +98,34 @@ pub(crate) async fn answer(
     if let Some(held) = held {
         up.begin_with(*held);
     }
-    let mut output = Buffer::take();
-    let mut again = REFUSALS_MAX;
-    let heard = loop {
-        let far = (&mut upstream, &mut up, &mut output);
-        let answer = first_answer(client, input, far, plan, story, way).await;
-        match answer {
-            Ok(heard) => break heard,
-            // The endpoint closed a connection at rest as we chose it: it has seen nothing, or it does no
-            // harm to ask once more.
-            Err(fault) if fault.retry && upstream.reused && plan.idempotent && up.rewind() => {
-                story.notes.push("the connection at rest was closed as it was taken; asked once more".into());
-                drop(upstream);
-                output = Buffer::take();
-                upstream = acquire(client, way, Reuse::Never, story, Clock::now()).await?.into();
-            }
-            // The endpoint has promised that it did nothing (RFC 9113 §8.7).
-            Err(fault) if fault.retry && is_unprocessed(&fault) && again > 0 && up.rewind() => {
-                again -= 1;
-                let note =
-                    format!("the endpoint did not take the request ({}); asked once more", why(&fault));
-                story.notes.push(note.into());
-                drop(upstream);
-                output = Buffer::take();
-                upstream = acquire(client, way, Reuse::Never, story, Clock::now()).await?.into();
-            }
-            Err(fault) => {
-                upstream.loan.upstream_failed(&fault);
-                return Err(fault);
-            }
-        }
-    };
-    Ok(Answering { upstream, up, output, heard })
+    up.hold(tries.holds());
+    let mut attempt = Attempt { upstream, up, output: Buffer::take() };
+    loop {
+        let answered = if way.target.retry.is_timed() {
+            // Boxed, so that the usual request does not pay for the room that two of them take.
+            Box::pin(race::first_answer(client, input, &mut attempt, &mut tries, plan, story, way)).await
+        } else {
+            first_answer(client, input, &mut attempt, plan, story, way).await
+        };
+        let reuse = match answered {
+            Ok(heard) => match tries.after_answer(&mut attempt, &heard, story) {
+                None => return Ok(Answering { attempt, heard }),
+                Some(reuse) => reuse,
+            },
+            Err(fault) => tries.after_fault(&mut attempt, fault, story)?,
+        };
+        let Attempt { upstream, up, .. } = attempt;
+        // Its place must be free before another one is waited for.
+        drop(upstream);
+        let upstream = acquire(client, way, &tries, reuse, story, Clock::now()).await?.into();
+        attempt = Attempt { upstream, up, output: Buffer::take() };
+    }
 }
 
 async fn acquire(
     client: &Client,
     way: Way<'_>,
+    tries: &Tries<'_>,
     reuse: Reuse,
     story: &mut Story,
     started: Moment,
@@ -134,7 +133,7 @@ async fn acquire(
     story.acquiring.get_or_insert(started);
     // Waiting for an upstream has its own limits.
     client.connection.expect(Duration::MAX, Reason::Idle);
-    let ask = Ask { reuse, ..way.ask };
+    let ask = Ask { reuse, tried: tries.tried(), ..way.ask };
     let lease = client.connection.acquire(way.route, way.permit, ask, &client.io, started).await?;
     story.acquired = Some(lease.connected_at());
     client.connection.record().enter(Stage::Relay, lease.connected_at());
@@ -146,70 +145,112 @@ async fn acquire(
 pub(crate) async fn first_answer(
     client: &mut Client,
     input: &mut Buffer,
-    (upstream, up, output): (&mut Upstream, &mut Transfer, &mut Buffer),
+    attempt: &mut Attempt,
     plan: &Plan,
     story: &mut Story,
-    Way { target, http, .. }: Way<'_>,
+    way: Way<'_>,
 ) -> Result<Heard, Fault> {
-    let mut scan = HeadScan::default();
     let Client { connection, io, watch, .. } = client;
-    connection.expect(http.settings.body_gap, Reason::TimeoutBodyGap);
-    let (mut sending, mut refused) = (true, None);
-    let answer = poll_fn(|cx| {
-        if sending {
-            let record = connection.record();
-            match up.poll(io, input, &mut upstream.io, |count| record.moved(true, count as u64), cx) {
-                Poll::Pending => {}
-                Poll::Ready(sent) => {
-                    sending = false;
-                    story.sent = Some(Clock::now());
-                    connection.expect(target.first_byte, Reason::TimeoutFirstByte);
-                    match sent {
-                        Ok(()) => {}
-                        // It may have answered before it stopped listening.
-                        Err(Break::Receiver(error)) => refused = Some(error),
-                        Err(Break::Sender(error)) => return Poll::Ready(Err(client_gone(error))),
-                        Err(Break::Framing(error)) => return Poll::Ready(Err(plan::unreadable(error))),
-                        Err(Break::TooLarge) => return Poll::Ready(Err(plan::too_large())),
-                    }
-                }
-            }
+    let connection = &*connection;
+    connection.expect(way.http.settings.body_gap, Reason::TimeoutBodyGap);
+    let mut waiting = Waiting::default();
+    let mut near = Near { connection, io, watch, input };
+    let answer = poll_fn(|cx| waiting.poll(&mut near, attempt, plan, way.target, cx));
+    let answered = in_time(connection, Stage::Relay, Whose::Upstream, answer).await;
+    story.sent = waiting.sent.or(story.sent);
+    answered
+}
+
+/// The client's side of an exchange.
+pub(crate) struct Near<'c> {
+    pub(crate) connection: &'c Connection,
+    pub(crate) io: &'c mut Io,
+    pub(crate) watch: &'c mut Watch,
+    pub(crate) input: &'c mut Buffer,
+}
+
+/// An answer that is waited for, and how far the request is.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    scan: HeadScan,
+    /// When the whole request was sent.
+    pub(crate) sent: Option<Moment>,
+    /// Why the endpoint does not listen any more.
+    refused: Option<io::Error>,
+    /// Another one has the client's patience.
+    second: bool,
+}
+
+impl Waiting {
+    /// One beside another.
+    pub(crate) fn second() -> Self {
+        Waiting { second: true, ..Waiting::default() }
+    }
+
+    /// Sends what can be sent, and reads what there is to read.
+    pub(crate) fn poll(
+        &mut self,
+        near: &mut Near<'_>,
+        attempt: &mut Attempt,
+        plan: &Plan,
+        target: &Target,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Heard, Fault>> {
+        if self.sent.is_none()
+            && let Poll::Ready(sent) = self.send(near, attempt, target, cx)
+        {
+            sent?;
         }
+        let Attempt { upstream, up, output } = attempt;
         loop {
             let began = !output.is_empty();
             // Behind an interim answer the next one may be there already.
-            if began && let Some(heard) = hear(plan, output, &mut scan, up)? {
+            if began && let Some(heard) = hear(plan, output, &mut self.scan, up)? {
                 return Poll::Ready(Ok(heard));
             }
             match output.poll_fill(&mut upstream.io, ANSWER_LIMITS.head, cx) {
                 Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(Ok(_)) => {
-                    let error = refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    let error = self.refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                     return Poll::Ready(Err(upstream_gone(error, began)));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_gone(error, began))),
-                Poll::Pending if sending => return Poll::Pending,
+                Poll::Pending if self.sent.is_none() || self.second => return Poll::Pending,
                 // Nobody reads the client now: if it is gone, its answer is wanted by nobody.
                 Poll::Pending => {
-                    let gone = io.poll_broken(watch, cx);
+                    let gone = near.io.poll_broken(near.watch, cx);
                     return gone.map_or(Poll::Pending, |error| Poll::Ready(Err(client_gone(error))));
                 }
             }
         }
-    });
-    in_time(connection, Stage::Relay, Whose::Upstream, answer).await
-}
+    }
 
-/// How often a request is sent again that an endpoint did not take.
-const REFUSALS_MAX: u32 = 2;
-
-fn is_unprocessed(fault: &Fault) -> bool {
-    let source = fault.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
-    source.and_then(Broken::within).is_some_and(|broken| broken.unprocessed)
-}
-
-fn why(fault: &Fault) -> String {
-    fault.source.as_ref().map(ToString::to_string).unwrap_or_default()
+    fn send(
+        &mut self,
+        near: &mut Near<'_>,
+        Attempt { upstream, up, .. }: &mut Attempt,
+        target: &Target,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        let record = near.connection.record();
+        let moved = |count| record.moved(true, count as u64);
+        let sent = ready!(up.poll(near.io, near.input, &mut upstream.io, moved, cx));
+        self.sent = Some(Clock::now());
+        if !self.second {
+            near.connection.expect(target.first_byte, Reason::TimeoutFirstByte);
+        }
+        Poll::Ready(match sent {
+            Ok(()) => Ok(()),
+            // It may have answered before it stopped listening.
+            Err(Break::Receiver(error)) => {
+                self.refused = Some(error);
+                Ok(())
+            }
+            Err(Break::Sender(error)) => Err(client_gone(error)),
+            Err(Break::Framing(error)) => Err(plan::unreadable(error)),
+            Err(Break::TooLarge) => Err(plan::too_large()),
+        })
+    }
 }
 
 /// An upstream that broke before its answer began may not have seen the request.

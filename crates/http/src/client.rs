@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tieline_base::{Clock, Fault, Generation, Reason, Stage, Whose};
 use tieline_conn::{Connection, Held, Outcome};
-use tieline_pool::Loan;
+use tieline_pool::{Exemption, Loan};
 use tieline_transport::{Closed, Duplex, Io, Meter, Side, Watch};
 
 use crate::Http;
@@ -196,6 +196,8 @@ pub(crate) struct Tunnel {
 
 struct Row {
     held: Held,
+    // In this order: what it is exempt from must not see it come back first.
+    _exemption: Exemption,
     _held: (Loan, Option<Slot>),
 }
 
@@ -203,7 +205,8 @@ impl Tunnel {
     /// `held` is given back when it is over.
     pub(crate) fn new(client: Client, upstream: Io, held: (Loan, Option<Slot>), first: Vec<u8>) -> Box<Self> {
         let Client { connection, io, .. } = client;
-        let row = Row { held: connection.into_held(), _held: held };
+        let exemption = held.0.exempt();
+        let row = Row { held: connection.into_held(), _exemption: exemption, _held: held };
         Box::new(Self { duplex: Duplex::new(io, upstream, first), row })
     }
 

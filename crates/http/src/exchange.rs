@@ -11,7 +11,7 @@ use tieline_transport::Io;
 use tieline_wire::http1::{HeadScan, Version};
 
 use crate::Http;
-use crate::attempt::{self, Answering, Upstream, Way, first_answer, upstream_gone};
+use crate::attempt::{self, Answering, Attempt, Way, first_answer, upstream_gone};
 use crate::buffer::Buffer;
 use crate::client::{Client, Tunnel, Turn};
 use crate::ending::{in_time, linger, tell, write_all};
@@ -24,6 +24,7 @@ use crate::plan::{self, Plan};
 use crate::site::Target;
 use crate::story::{DONE, Story};
 use crate::transfer::{Break, Transfer};
+use crate::tries;
 
 /// Serves the request whose first bytes are in `input`. A function that returns an async block: what it is
 /// given is then held once, not twice.
@@ -118,9 +119,17 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     }
     let Some(answer) = local::answer(&target.action, &plan, story) else {
         // acquire, and relay as far as the answer's head
-        let ask = Ask { hash: plan.hash, priority: route.priority, ..Ask::default() };
+        let priority = plan.priority.map_or(route.priority, |wanted| wanted.max(route.priority));
+        let ask = Ask { hash: plan.hash, priority, user: Ask::user_of(plan.client), ..Ask::default() };
         let way = Way { target: &target, route: &route, permit: &permit, http: &http, ask };
-        let answering = attempt::answer(client, input, story, &mut plan, way, started).await?;
+        let answering = match attempt::answer(client, input, story, &mut plan, way, started).await {
+            Ok(answering) => answering,
+            // Nothing went to anybody: the next request may come over the same connection.
+            Err(fault) if fault.stage == Stage::Acquire && fault.whose != Whose::Client => {
+                return refuse(client, story, &plan, fault).await;
+            }
+            Err(fault) => return Err(fault),
+        };
         // relay: the rest
         return finish(client, input, story, &mut plan, answering, way).await;
     };
@@ -130,7 +139,8 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
 
 /// Refuses a request without its connection, where nothing of it is left to come.
 async fn refuse(client: &mut Client, story: &mut Story, plan: &Plan, fault: Fault) -> Result<After, Fault> {
-    let goes_on = guard::is_refusal(&fault) && plan.stays_open() && plan.version == Version::Http11;
+    let refused = guard::is_refusal(&fault) || fault.stage == Stage::Acquire;
+    let goes_on = refused && plan.stays_open() && plan.version == Version::Http11;
     if goes_on && tell(client, story, &fault, false).await { Ok(After::Refused(fault)) } else { Err(fault) }
 }
 
@@ -183,21 +193,21 @@ async fn finish(
     answering: Answering,
     way: Way<'_>,
 ) -> Result<After, Fault> {
-    let Answering { mut upstream, mut up, mut output, mut heard } = answering;
+    let Answering { mut attempt, mut heard } = answering;
     let now = Clock::now();
     story.answered = Some(now);
-    upstream.loan.first_byte(story.sent.unwrap_or(now), now);
     for _ in 0..=INTERIM_MAX {
         match heard {
             Heard::Interim(head) => {
                 send_all(client, way.http, &head).await?;
                 client.connection.record().moved(false, head.len() as u64);
-                let far = (&mut upstream, &mut up, &mut output);
-                heard = first_answer(client, input, far, plan, story, way).await?;
+                heard = first_answer(client, input, &mut attempt, plan, story, way).await?;
             }
             Heard::Final(mut answer) => {
                 story.status = Some(answer.status);
+                tries::report(&attempt.upstream.loan, &answer, story.sent.unwrap_or(now), now);
                 if answer.stay == Stay::Upgrade {
+                    let Attempt { upstream, output, .. } = attempt;
                     answer.head.extend_from_slice(output.bytes());
                     send_all(client, way.http, &answer.head).await?;
                     client.connection.record().moved(false, answer.head.len() as u64);
@@ -208,7 +218,7 @@ async fn finish(
                         slot: plan.slot.take(),
                     });
                 }
-                return pass(client, input, (upstream, up, output), answer, way.target).await;
+                return pass(client, input, attempt, answer, way.target).await;
             }
         }
     }
@@ -219,10 +229,11 @@ async fn finish(
 async fn pass(
     client: &mut Client,
     input: &mut Buffer,
-    (mut upstream, mut up, mut output): (Upstream, Transfer, Buffer),
+    attempt: Attempt,
     answer: Final,
     target: &Target,
 ) -> Result<After, Fault> {
+    let Attempt { mut upstream, mut up, mut output } = attempt;
     let Final { head, source, told, stay, reusable, idle_allowed, trailers, .. } = answer;
     let head_length = head.len();
     let mut down = Transfer::new(head, source, told == Told::Chunked, trailers);

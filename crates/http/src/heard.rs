@@ -12,6 +12,7 @@ use crate::exchange::wrong_answer;
 use crate::forward::{self, Stay, Told};
 use crate::plan::Plan;
 use crate::transfer::{Source, Transfer};
+use crate::tries;
 
 /// What an endpoint said, as the client gets it.
 pub(crate) enum Heard {
@@ -25,6 +26,8 @@ pub(crate) enum Heard {
 pub(crate) struct Final {
     pub(crate) head: Vec<u8>,
     pub(crate) status: u16,
+    /// For how long it asks for patience, where it says that it cannot serve.
+    pub(crate) retry_after: Option<Duration>,
     pub(crate) source: Source,
     pub(crate) told: Told,
     pub(crate) stay: Stay,
@@ -95,6 +98,7 @@ fn understand(plan: &Plan, response: &Response<'_, '_>, length: usize, up: &Tran
     Heard::Final(Final {
         head: out,
         status: response.status,
+        retry_after: tries::retry_after(response),
         told,
         stay,
         reusable: response.keep_alive && up.is_over(),

@@ -20,10 +20,12 @@ mod heard;
 mod local;
 mod outward;
 mod plan;
+mod race;
 mod site;
 mod split;
 mod story;
 mod transfer;
+mod tries;
 mod websocket;
 
 use std::sync::Arc;
@@ -41,6 +43,7 @@ pub use crate::guard::{Concurrent, Guards, Interface, Mode, Per, RateLimit};
 pub use crate::outward::Http2;
 pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
 pub use crate::split::{Share, Split};
+pub use crate::tries::Retry;
 
 /// The protocol at one listener, by one config.
 #[derive(Debug)]

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Fault, Priority, Reason, Stage, Whose};
 use tieline_conn::HashBy;
 use tieline_pool::balance::stable_key;
 use tieline_registry::Asked;
 use tieline_wire::http1::{
-    HttpError, Path, Request, RequestBody, RequestKind, Room, Version, match_form, parse_request,
+    HttpError, Kind, Path, Request, RequestBody, RequestKind, Room, Version, match_form, parse_request,
     quick_request,
 };
 
@@ -49,6 +49,10 @@ pub(crate) struct Plan {
     pub(crate) held: Option<Box<Held>>,
     /// Its place among those that are under way.
     pub(crate) slot: Option<Slot>,
+    /// Another Tieline before us has tried it elsewhere; whoever says so wrongly has one try for it.
+    pub(crate) retried_before: bool,
+    /// How important it says it is: it can only say that it is less than its way.
+    pub(crate) priority: Option<Priority>,
 }
 
 /// Reads the head at the beginning of `bytes` and decides, if the head is whole and ordinary: what is to be
@@ -138,6 +142,8 @@ fn decide(
         verdict,
         held: None,
         slot: None,
+        retried_before: request.fields.of_kind(Kind::Attempt).is_some(),
+        priority: request.fields.of_kind(Kind::Priority).and_then(Priority::from_word),
     })
 }
 

@@ -10,6 +10,7 @@ use tieline_wire::http1::match_form;
 
 use crate::guard::Guards;
 use crate::split::Split;
+use crate::tries::Retry;
 
 /// What a route wants of a request. What is empty is not looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -79,6 +80,8 @@ pub struct Target {
     pub first_byte: Duration,
     /// Between two bytes of an answer.
     pub gap: Duration,
+    /// When another endpoint is asked.
+    pub retry: Retry,
 }
 
 /// A request as routes see it: each part in the one form in which it is also forwarded.

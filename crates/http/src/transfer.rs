@@ -36,6 +36,10 @@ pub(crate) struct Transfer {
     /// Whether the receiver took something that the sender was not heard for.
     took: bool,
     done: bool,
+    /// How much may be kept that was sent, to be sent again.
+    hold: usize,
+    /// Some of what was sent is kept no more.
+    lost: bool,
     /// How many bytes of body may still come.
     left: u64,
 }
@@ -63,7 +67,8 @@ impl Transfer {
     /// `head` first, then what `source` frames, as chunks or as it comes.
     pub(crate) fn new(head: Vec<u8>, source: Source, chunked: bool, trailers: bool) -> Self {
         let done = matches!(source, Source::Nothing | Source::Length(0));
-        Self { source, chunked, trailers, pending: head, sent: 0, took: false, done, left: u64::MAX }
+        let (took, hold, lost, left) = (false, 0, false, u64::MAX);
+        Self { source, chunked, trailers, pending: head, sent: 0, took, done, hold, lost, left }
     }
 
     /// Takes what was read of the body before: it goes out behind the head.
@@ -88,10 +93,43 @@ impl Transfer {
         self.done && self.sent == self.pending.len()
     }
 
-    /// Whether the whole of it is in memory and none of it is lost: it may be sent once more.
+    /// Keeps what was sent, as long as it is no more than `most` bytes.
+    pub(crate) fn hold(&mut self, most: usize) {
+        self.hold = most;
+    }
+
+    /// Begins anew, for another receiver; false if some of what was sent is lost.
     pub(crate) fn rewind(&mut self) -> bool {
         self.sent = 0;
-        self.done
+        !self.lost
+    }
+
+    /// Whether no byte of it was taken by a receiver.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.sent == 0 && !self.lost
+    }
+
+    /// Whether all of it is here: it can be sent without its sender.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.done && !self.lost
+    }
+
+    /// The same for a second receiver, if all of it is here.
+    pub(crate) fn twin(&self) -> Option<Transfer> {
+        let pending = self.pending.clone();
+        self.is_whole().then(|| Transfer::new(pending, Source::Nothing, self.chunked, self.trailers))
+    }
+
+    /// Whether none of what was sent is lost: it can be sent again.
+    pub(crate) fn keeps_all(&self) -> bool {
+        !self.lost
+    }
+
+    /// Puts `line` at the end of the head, instead of the one of `marked` bytes that stands there; without
+    /// that the head is `head` bytes long. Before anything is sent, or sent again.
+    pub(crate) fn remark(&mut self, head: usize, marked: usize, line: &[u8]) {
+        debug_assert!(self.is_unsent() && head >= 2, "the head goes first, and ends with an empty line");
+        self.pending.splice(head - 2..head - 2 + marked, line.iter().copied());
     }
 
     /// The body's end was where the sender's socket ended.
@@ -176,9 +214,9 @@ impl Transfer {
             self.sent += ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.sent..]))?;
             self.took = true;
         }
-        if !self.done {
+        if !self.done && self.pending.len() > self.hold {
             self.pending.clear();
-            self.sent = 0;
+            (self.sent, self.hold, self.lost) = (0, 0, true);
         }
         Poll::Ready(Ok(()))
     }
@@ -190,6 +228,10 @@ impl Transfer {
             Source::UntilClose if !self.chunked => u64::MAX,
             _ => return Poll::Ready(self.take(input)),
         };
+        if self.hold > 0 {
+            // What does not fit is sent all the same, and lost with the next flush.
+            return Poll::Ready(self.take(input));
+        }
         let bytes = &input.bytes()[..clamp(left, input.bytes().len())];
         let count = ready!(Pin::new(to).poll_write(cx, bytes)).map_err(Break::Receiver)?;
         input.consume(count);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tieline_base::{Address, EndpointAddr, Moment};
 
 use crate::balance::{Candidate, Standing, stable_key};
+use crate::breaker::{Breaker, BreakerSettings, Change};
 use crate::ewma::PeakEwma;
 use crate::health::{Health, Thresholds, Verdict};
 use crate::idle::Shelf;
@@ -45,6 +46,8 @@ pub struct Endpoint {
     unhealthy: AtomicBool,
     /// Moments in nanoseconds; 0 is never.
     ejected_until: AtomicU64,
+    /// When its breaker lets one through; 0 while it is closed.
+    shut_until: AtomicU64,
     warm_since: AtomicU64,
     standing_since: AtomicU64,
     /// For how long it leaves an idle connection open, in nanoseconds, as far as is known.
@@ -63,6 +66,7 @@ const IDLE_HABIT_MIN: Duration = Duration::from_millis(250);
 struct Trouble {
     health: Health,
     outlier: Outlier,
+    breaker: Breaker,
     last_error: Option<Box<str>>,
 }
 
@@ -99,6 +103,7 @@ impl Endpoint {
             no_trunks: AtomicBool::new(false),
             unhealthy: AtomicBool::new(false),
             ejected_until: AtomicU64::new(0),
+            shut_until: AtomicU64::new(0),
             warm_since: AtomicU64::new(warm_since),
             standing_since: AtomicU64::new(birth.now.0),
             idle_allowed: AtomicU64::new(u64::MAX),
@@ -200,6 +205,8 @@ impl Endpoint {
     pub fn standing(&self, now: Moment) -> Standing {
         if self.is_drained() || self.is_leaving() {
             Standing::Draining
+        } else if now.0 < self.shut_until.load(Ordering::Relaxed) {
+            Standing::BreakerOpen
         } else if self.unhealthy.load(Ordering::Relaxed) {
             Standing::Unhealthy
         } else if now < self.ejected_until() {
@@ -300,6 +307,9 @@ impl Endpoint {
         let was = trouble.health.verdict();
         let verdict = trouble.health.observe(passed, thresholds)?;
         self.unhealthy.store(verdict == Verdict::Down, Ordering::Relaxed);
+        if verdict == Verdict::Up && was == Verdict::Down {
+            self.latency.store(0, Ordering::Relaxed);
+        }
         // The first good check confirms what was assumed; only a return from below is a change.
         if was != Verdict::Unknown || verdict == Verdict::Down {
             self.standing_since.store(now.0, Ordering::Relaxed);
@@ -327,12 +337,17 @@ impl Endpoint {
 
     /// It did what it is there for, and this is how long its first byte took.
     pub(crate) fn served(&self, after: Duration, now: Moment) {
-        let observe = |bits| Some(PeakEwma::from_bits(bits).observe(after, now).to_bits());
-        // The closure never says no, so there is no failure to look at.
-        let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, observe);
+        self.took(after, now);
         if self.has_failures.swap(false, Ordering::Relaxed) {
             self.trouble().outlier.served();
         }
+    }
+
+    /// An answer took so long, or would have taken longer.
+    pub(crate) fn took(&self, after: Duration, now: Moment) {
+        let observe = |bits| Some(PeakEwma::from_bits(bits).observe(after, now).to_bits());
+        // The closure never says no, so there is no failure to look at.
+        let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, observe);
     }
 
     /// Takes a failure; says how long it rests if this ejects it. Without `settings` nothing ever is ejected.
@@ -355,8 +370,53 @@ impl Endpoint {
         Some(rest)
     }
 
+    /// Takes a result into its breaker; says what that changed.
+    pub(crate) fn reported(&self, good: bool, settings: &BreakerSettings, now: Moment) -> Option<Change> {
+        let mut trouble = self.trouble();
+        let change = trouble.breaker.report(good, now, settings)?;
+        self.shut_until.store(trouble.breaker.shut_until().map_or(0, |until| until.0), Ordering::Relaxed);
+        self.standing_since.store(now.0, Ordering::Relaxed);
+        if change == Change::Closed {
+            // What it took while it failed says nothing of it now, but it must not be stormed.
+            self.latency.store(0, Ordering::Relaxed);
+            self.warm_since.store(now.0, Ordering::Relaxed);
+        }
+        Some(change)
+    }
+
+    /// Whether its breaker would let one through.
+    pub(crate) fn wants_probe(&self, now: Moment) -> bool {
+        let until = self.shut_until.load(Ordering::Relaxed);
+        until != 0 && until <= now.0
+    }
+
+    /// Whether its breaker lets this one through.
+    pub(crate) fn take_probe(&self, now: Moment) -> bool {
+        let mut trouble = self.trouble();
+        let taken = trouble.breaker.take_probe(now);
+        self.shut_until.store(trouble.breaker.shut_until().map_or(0, |until| until.0), Ordering::Relaxed);
+        taken
+    }
+
+    /// Nobody asks for a breaker any more.
+    pub(crate) fn unbroken(&self) {
+        if self.shut_until.swap(0, Ordering::Relaxed) != 0 {
+            self.trouble().breaker = Breaker::default();
+        }
+    }
+
+    /// When it comes back from its rest, or its breaker lets one through, if that is after `now`.
+    pub(crate) fn next_return(&self, now: Moment) -> Option<Moment> {
+        let shut = Moment(self.shut_until.load(Ordering::Relaxed));
+        [self.ejected_until(), shut].into_iter().filter(|until| *until > now).min()
+    }
+
+    /// What was measured before it came back from a rest says nothing of it now.
     fn latency(&self, now: Moment) -> Option<Duration> {
-        PeakEwma::from_bits(self.latency.load(Ordering::Relaxed)).at(now)
+        let latency = PeakEwma::from_bits(self.latency.load(Ordering::Relaxed));
+        let back = self.ejected_until();
+        let outdated = back.0 != 0 && back <= now && latency.is_older_than(now.since(back), now);
+        if outdated { None } else { latency.at(now) }
     }
 
     #[allow(clippy::disallowed_types)] // see the field

@@ -40,6 +40,11 @@ impl PeakEwma {
         self.sunk(now).map(Duration::from_secs_f32)
     }
 
+    /// Whether nothing was measured for so long before `now`.
+    pub(crate) fn is_older_than(self, age: Duration, now: Moment) -> bool {
+        self.age(now) > age
+    }
+
     /// Both halves in one word.
     pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.seconds.to_bits()) << 32 | u64::from(self.tick)

@@ -1,25 +1,26 @@
 //! Leases: one upstream connection on loan, from the wait for a place to the giving back.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Clock, EndpointAddr, Fault, Moment, Priority, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Clock, EndpointAddr, Fault, Moment, Priority, Reason, Stage, Whose};
 use tieline_policy::Permit;
 use tieline_transport::tls::{Alpn, TlsConnectError, connect_tls};
 use tieline_transport::{DialOptions, Io, dial, dial_first, is_exhaustion};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::balance::{NoChoice, Why};
 use crate::endpoint::Endpoint;
-use crate::gate::Admission;
 use crate::idle::{Making, Reuse, Wanted};
+use crate::load::{Tried, penalty};
 use crate::loan::Loan;
 use crate::outlier::Failure;
+use crate::place::{Place, Seat};
 use crate::retry::backoff;
-use crate::settings::{Secured, Settings};
-use crate::state::{EndpointId, Ticket};
+use crate::settings::{RetrySettings, Secured, Settings};
+use crate::state::EndpointId;
 use crate::trunk::{self, NoRoom, Trunking};
 use crate::upstream::Upstream;
 
@@ -32,6 +33,22 @@ pub struct Ask {
     pub reuse: Reuse,
     /// How important it is, where others wait too.
     pub priority: Priority,
+    /// Who asks: the same for all that one user asks, which lives or dies together where some must be refused.
+    pub user: u64,
+    /// The endpoints that failed what the lease is for.
+    pub tried: Tried,
+}
+
+impl Ask {
+    /// The user that `client` is, as far as load control tells users apart: by their address.
+    pub fn user_of(client: ClientAddr) -> u64 {
+        match client.ip() {
+            Some(IpAddr::V4(v4)) => u64::from(v4.to_bits()),
+            // A site has a /64 at the least.
+            Some(IpAddr::V6(v6)) => (v6.to_bits() >> 64) as u64,
+            None => 0,
+        }
+    }
 }
 
 /// What happens on the way to a lease, for the connection's story.
@@ -125,6 +142,14 @@ pub enum LeaseError {
         /// What it or the kernel said.
         error: io::Error,
     },
+    /// The breakers of all endpoints are open.
+    #[error("too much fails at upstream \"{upstream}\": the next endpoint is tried in {after:.1?}")]
+    BreakersOpen {
+        /// The upstream.
+        upstream: String,
+        /// For so long.
+        after: Duration,
+    },
     /// There is no endpoint to be tried.
     #[error("upstream \"{0}\" has no endpoint in use: its names do not resolve, or all are drained")]
     NoEndpoint(String),
@@ -144,7 +169,8 @@ impl Upstream {
     /// any point.
     ///
     /// # Errors
-    /// A [`Fault`] of stage *acquire*: `limit:queue` and `timeout:acquire` at the caps, `timeout:connect` or
+    /// A [`Fault`] of stage *acquire*: `limit:queue`, `limit:shed` and `timeout:acquire` at the caps,
+    /// `refused:breaker` where all breakers are open, `timeout:connect` or
     /// `unreachable` when endpoints fail, `exhausted` when this machine lacks descriptors or ports,
     /// `internal` for a permit that names another upstream. Its source, where there is one, is a
     /// [`LeaseError`].
@@ -162,98 +188,16 @@ impl Upstream {
         let mut now = Clock::now();
         let mut dialing = Dialing::begin(self, ask, now);
         if self.gate().is_governed() {
+            dialing.admit(now)?;
             // What is rare is boxed, here and below, so that the usual lease is small while it is dialed.
             Box::pin(dialing.some_endpoint()).await?;
-            Box::pin(dialing.place.wait(observe)).await?;
+            let waited = Box::pin(dialing.place.wait(observe)).await;
+            dialing.waited(now);
+            waited?;
             // The wait for a place is over, and connecting has its own time.
             now = Clock::now();
         }
         dialing.run(now, observe).await
-    }
-}
-
-/// A counted place at an endpoint that is being dialed. Dropping it gives it back.
-struct Seat<'a> {
-    upstream: &'a Arc<Upstream>,
-    endpoint: Arc<Endpoint>,
-    /// What it counts for is now counted elsewhere: by a lease, or by the ask that keeps its place.
-    passed_on: bool,
-}
-
-impl Seat<'_> {
-    fn into_lease(mut self, io: Io, connected_at: Moment, making: Making) -> Lease {
-        self.passed_on = true;
-        let (upstream, endpoint) = (Arc::clone(self.upstream), Some(Arc::clone(&self.endpoint)));
-        let loan = Loan { upstream, endpoint };
-        Lease { io, loan, connected_at, making }
-    }
-
-    /// Gives up the endpoint, and keeps the place under the upstream's own cap.
-    fn back_to(mut self, place: &mut Place<'_>) {
-        let Some(ticket) = place.ticket else { return };
-        self.passed_on = true;
-        place.spent = false;
-        self.upstream.gate().with(|ledger| ledger.unclaim(ticket, &self.endpoint));
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        if !self.passed_on {
-            self.upstream.give_back(&self.endpoint);
-        }
-    }
-}
-
-/// A place under the caps, or in the line for one. Without a ticket there were no caps so far.
-struct Place<'a> {
-    upstream: &'a Arc<Upstream>,
-    ticket: Option<Ticket>,
-    /// A seat has it now.
-    spent: bool,
-    priority: Priority,
-    /// When the wait for it ends in a fault.
-    deadline: Moment,
-}
-
-impl Place<'_> {
-    /// Waits for a place. With a ticket that found no endpoint, waits again, from its old place in line.
-    async fn wait(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(), Fault> {
-        let gate = self.upstream.gate();
-        self.spent = false;
-        let turn = match self.ticket {
-            Some(ticket) => gate.with(|ledger| ledger.put_back(ticket)),
-            None => match gate.with(|ledger| ledger.ask(self.priority)) {
-                Admission::Refused => return Err(fault(Whose::Us, Reason::LimitQueue)),
-                Admission::Granted(ticket) => {
-                    self.ticket = Some(ticket);
-                    return Ok(());
-                }
-                Admission::Queued { ticket, ahead, turn } => {
-                    self.ticket = Some(ticket);
-                    observe(Event::Queued { ahead });
-                    turn
-                }
-            },
-        };
-        self.until_granted(turn).await
-    }
-
-    async fn until_granted(&self, turn: oneshot::Receiver<()>) -> Result<(), Fault> {
-        match timeout(self.deadline.since(Clock::now()), turn).await {
-            Ok(Ok(())) => Ok(()),
-            // The gate drops a sleeper that it has not woken only if another takes its place in line.
-            Ok(Err(_)) => Err(fault(Whose::Us, Reason::LimitShed)),
-            Err(_) => Err(fault(Whose::Us, Reason::TimeoutAcquire)),
-        }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if let (Some(ticket), false) = (self.ticket, self.spent) {
-            self.upstream.gate().with(|ledger| ledger.leave(ticket));
-        }
     }
 }
 
@@ -278,15 +222,9 @@ impl<'a> Dialing<'a> {
         let settings = Arc::clone(&upstream.roster().settings);
         Dialing {
             upstream,
-            place: Place {
-                upstream,
-                ticket: None,
-                spent: false,
-                priority: ask.priority,
-                deadline: now.after(settings.acquire),
-            },
+            place: Place::none(upstream, ask.priority, now.after(settings.acquire)),
             ask,
-            tried: Vec::new(),
+            tried: ask.tried.ids(),
             deadline: now.after(settings.connect),
             settings,
             retries: 0,
@@ -295,7 +233,7 @@ impl<'a> Dialing<'a> {
 
     async fn run(&mut self, mut now: Moment, observe: &mut impl FnMut(Event<'_>)) -> Result<Lease, Fault> {
         self.deadline = now.after(self.settings.connect);
-        self.upstream.budget.earn(self.settings.retry.budget);
+        self.earn();
         loop {
             let (seat, why) = match self.seat(now) {
                 Ok(seated) => seated,
@@ -308,7 +246,7 @@ impl<'a> Dialing<'a> {
             observe(Event::Chosen { endpoint: &seat.endpoint, why });
             if let Some((io, making)) = self.at_hand(&seat.endpoint, now) {
                 observe(Event::Reused { endpoint: &seat.endpoint });
-                return Ok(seat.into_lease(io, now, making));
+                return Ok(Lease { io, loan: seat.into_loan(), connected_at: now, making });
             }
             let dialed = self.dial(&seat.endpoint, now).await;
             let (begun, ended) = (now, Clock::now());
@@ -319,7 +257,7 @@ impl<'a> Dialing<'a> {
                     observe(Event::Connected { endpoint: &seat.endpoint, after });
                     let making =
                         making.unwrap_or_else(|| Making { born: ended, tls: self.settings.tls.clone() });
-                    return Ok(seat.into_lease(io, ended, making));
+                    return Ok(Lease { io, loan: seat.into_loan(), connected_at: ended, making });
                 }
                 Err(error) => {
                     observe(Event::Failed { endpoint: &seat.endpoint, error: &error, after });
@@ -330,11 +268,47 @@ impl<'a> Dialing<'a> {
         }
     }
 
+    /// Refuses who is not important enough, before anything is spent on it.
+    fn admit(&self, now: Moment) -> Result<(), Fault> {
+        let Some(target) = self.settings.pool.shed else { return Ok(()) };
+        let Ask { priority, user, .. } = self.ask;
+        if self.upstream.load.admits(priority, user, target, now) {
+            return Ok(());
+        }
+        self.upstream.load.count_shed();
+        Err(fault(Whose::Us, Reason::LimitShed))
+    }
+
+    /// The wait for a place that began then is over.
+    fn waited(&self, since: Moment) {
+        if let Some(target) = self.settings.pool.shed {
+            let now = Clock::now();
+            self.upstream.load.waited(now.since(since), target, now);
+        }
+    }
+
+    /// A first attempt pays for those that follow others.
+    fn earn(&self) {
+        if self.ask.tried.count() == 0 {
+            self.upstream.budget.earn(self.settings.retry.budget);
+            if let Some(hedge) = self.settings.hedge {
+                self.upstream.load.earn_hedge(hedge.budget);
+            }
+        }
+    }
+
+    /// How many more endpoints may be dialed.
+    fn retries_left(&self) -> u32 {
+        let RetrySettings { attempts, connect, .. } = self.settings.retry;
+        let made = self.retries + self.ask.tried.count();
+        if connect { attempts.saturating_sub(made) } else { 0 }
+    }
+
     /// Chooses an endpoint and takes a seat at it.
     fn seat(&mut self, now: Moment) -> Result<(Seat<'a>, Why), NoChoice> {
         let (endpoint, why) = self.upstream.seat(self.place.ticket, self.ask.hash, &self.tried, now)?;
         self.place.spent = true;
-        Ok((Seat { upstream: self.upstream, endpoint, passed_on: false }, why))
+        Ok((Seat::at(self.upstream, endpoint), why))
     }
 
     /// Waits where no seat was to be had: endpoints have closed since the place was granted, or caps have
@@ -360,6 +334,11 @@ impl<'a> Dialing<'a> {
                 let roster = self.upstream.roster();
                 if roster.selection(now).is_some() {
                     return Ok(());
+                }
+                if let Some(until) = roster.opens_at(now) {
+                    let (upstream, after) = (self.upstream.name().to_owned(), until.since(now));
+                    let error = LeaseError::BreakersOpen { upstream, after };
+                    return Err(fault(Whose::Upstream, Reason::RefusedBreaker).because(error));
                 }
                 roster.unresolved
             };
@@ -411,7 +390,7 @@ impl<'a> Dialing<'a> {
     /// How long the next endpoint may take.
     fn share(&self, now: Moment) -> Duration {
         let left = self.deadline.since(now);
-        match self.settings.retry.attempts.saturating_sub(self.retries) {
+        match self.retries_left() {
             0 => left,
             // This one is among the hopeful ones, unless health is disregarded.
             more => {
@@ -428,16 +407,15 @@ impl<'a> Dialing<'a> {
             return Err(unreachable(&endpoint, error));
         }
         if !is_exhaustion(&error) {
-            self.upstream.failed(&endpoint, Failure::Connect, &error.to_string());
+            let took = penalty(Duration::ZERO, None);
+            self.upstream.failed(&endpoint, Failure::Connect, &error.to_string(), took);
         }
         let again = self.tried.contains(&endpoint.id);
         if !again {
             self.tried.push(endpoint.id);
         }
         let now = Clock::now();
-        let may = self.retries < self.settings.retry.attempts
-            && now < self.deadline
-            && self.upstream.budget.spend(now);
+        let may = self.retries_left() > 0 && now < self.deadline && self.upstream.pays_retry(now);
         if !may {
             return Err(unreachable(&endpoint, error));
         }
@@ -483,7 +461,8 @@ fn unreachable(endpoint: &Endpoint, error: io::Error) -> Fault {
     fault(whose, reason).because(LeaseError::Dial { endpoint: endpoint.label().to_owned(), error })
 }
 
-fn fault(whose: Whose, reason: Reason) -> Fault {
+/// A fault of the wait for a connection.
+pub(crate) fn fault(whose: Whose, reason: Reason) -> Fault {
     Fault::new(Stage::Acquire, whose, reason)
 }
 

@@ -11,21 +11,27 @@
 
 mod addresses;
 pub mod balance;
+mod breaker;
 mod endpoint;
 mod ewma;
 mod gate;
+mod gradient;
 mod health;
+mod hedge;
 mod idle;
 mod keeper;
 mod lease;
 mod line;
+mod load;
 mod loan;
 mod name;
 mod outlier;
+mod place;
 mod retry;
 mod room;
 mod roster;
 mod settings;
+mod shed;
 mod slow_start;
 mod state;
 mod status;
@@ -34,11 +40,14 @@ mod trunk;
 mod upstream;
 
 pub use balance::{Balance, Standing, Why};
+pub use breaker::BreakerSettings;
 pub use endpoint::Endpoint;
 pub use health::Thresholds;
+pub use hedge::HedgeSettings;
 pub use idle::{Making, Reuse, tidy_idle};
 pub use lease::{Ask, Event, Lease, LeaseError};
-pub use loan::Loan;
+pub use load::{LoadCounts, Tried};
+pub use loan::{Exemption, Loan};
 pub use outlier::OutlierSettings;
 pub use settings::{
     DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Secured, Settings,

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tieline_base::Moment;
 use tieline_transport::Io;
 
 use crate::endpoint::Endpoint;
 use crate::idle::Making;
+use crate::load::penalty;
 use crate::outlier::Failure;
 use crate::upstream::Upstream;
 
@@ -25,7 +27,30 @@ impl Loan {
     /// the server speaks first. The time between is the latency that balancing goes by, and the byte the
     /// proof that the endpoint serves.
     pub fn first_byte(&self, asked_at: Moment, now: Moment) {
-        self.endpoint().served(now.since(asked_at), now);
+        self.upstream.served(self.endpoint(), now.since(asked_at), now);
+    }
+
+    /// The endpoint's first byte came `now`, and what it says is that it cannot serve; perhaps for how long.
+    pub fn turned_away(&self, asked_at: Moment, now: Moment, retry_after: Option<Duration>, what: &str) {
+        let took = penalty(now.since(asked_at), retry_after);
+        self.upstream.failed(self.endpoint(), Failure::Service, what, took);
+    }
+
+    /// What it was asked for at `asked_at` is wanted no more, and no byte has come: it takes that long at the
+    /// least, which is no failure.
+    pub fn given_up(&self, asked_at: Moment, now: Moment) {
+        self.endpoint().took(now.since(asked_at), now);
+    }
+
+    /// From now on it may be out for as long as it likes, as an upgraded connection is: what is learned of
+    /// how much may be in flight is not about it. Holds until what comes back is dropped.
+    pub fn exempt(&self) -> Exemption {
+        let gate = self.upstream.gate();
+        if !gate.is_governed() {
+            return Exemption(None);
+        }
+        gate.with(|ledger| ledger.state.exempt(&mut ledger.grants));
+        Exemption(Some(Arc::clone(&self.upstream)))
     }
 
     /// The endpoint.
@@ -43,7 +68,8 @@ impl Loan {
 
     /// The endpoint broke the connection. Enough of that in a row ejects it.
     pub fn upstream_failed(&self, error: &dyn fmt::Display) {
-        self.upstream.failed(self.endpoint(), Failure::Service, &error.to_string());
+        let took = penalty(Duration::ZERO, None);
+        self.upstream.failed(self.endpoint(), Failure::Service, &error.to_string(), took);
     }
 }
 
@@ -51,6 +77,18 @@ impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(endpoint) = &self.endpoint {
             self.upstream.give_back(endpoint);
+        }
+    }
+}
+
+/// See [`Loan::exempt`].
+#[derive(Debug)]
+pub struct Exemption(Option<Arc<Upstream>>);
+
+impl Drop for Exemption {
+    fn drop(&mut self) {
+        if let Some(upstream) = &self.0 {
+            upstream.gate().with(|ledger| ledger.state.exempt_no_more());
         }
     }
 }

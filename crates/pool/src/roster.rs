@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use tieline_base::Moment;
 
-use crate::balance::Standing;
-use crate::balance::{Candidate, Choice, NoChoice, Selection, Turn, pick, select};
+use crate::balance::{Candidate, Choice, NoChoice, Selection, Standing, Turn, Why, pick, select};
 use crate::endpoint::Endpoint;
 use crate::outlier::Census;
 use crate::settings::Settings;
@@ -38,6 +37,26 @@ impl Roster {
             let Settings { balance, panic, .. } = &*self.settings;
             pick(*balance, *panic, &scratch.candidates, turn, &mut scratch.eligible)
         })
+    }
+
+    /// An endpoint whose breaker lets one through, and this one it is.
+    pub(crate) fn probed(&self, now: Moment, tried: &[EndpointId]) -> Option<(Arc<Endpoint>, Why)> {
+        let due = |endpoint: &&Arc<Endpoint>| {
+            endpoint.wants_probe(now)
+                && endpoint.standing(now) == Standing::Healthy
+                && endpoint.in_flight() < endpoint.cap()
+                && !tried.contains(&endpoint.id)
+        };
+        let endpoint = self.endpoints.iter().find(due)?;
+        let selection = self.selection(now)?;
+        let why = Why::probe(self.settings.balance, endpoint.in_flight(), selection);
+        endpoint.take_probe(now).then(|| (Arc::clone(endpoint), why))
+    }
+
+    /// When the first of the breakers that are open lets one through; `None` if none is.
+    pub(crate) fn opens_at(&self, now: Moment) -> Option<Moment> {
+        let open = self.endpoints.iter().filter(|e| e.standing(now) == Standing::BreakerOpen);
+        open.filter_map(|endpoint| endpoint.next_return(now)).min()
     }
 
     /// The tier in use; `None` if there is no endpoint to be used.

@@ -11,7 +11,9 @@ use tieline_transport::tls::ClientTls;
 use tieline_wire::greeting::Probe;
 
 use crate::balance::Balance;
+use crate::breaker::BreakerSettings;
 use crate::health::Thresholds;
+use crate::hedge::HedgeSettings;
 use crate::outlier::OutlierSettings;
 use crate::trunk::Trunking;
 
@@ -32,6 +34,12 @@ pub struct Settings {
     pub health: Option<HealthSettings>,
     /// Ejection of endpoints whose leases fail; `None` for never.
     pub outlier: Option<OutlierSettings>,
+    /// Breakers of endpoints of which too much fails; `None` for none.
+    pub breaker: Option<BreakerSettings>,
+    /// When a second endpoint is asked for what takes long; `None` for never.
+    pub hedge: Option<HedgeSettings>,
+    /// Whether how much may be in flight is learned from how long answers take.
+    pub adaptive: bool,
     /// All the time that connecting may take, second attempts included.
     pub connect: Duration,
     /// How long to wait for a place under the caps.
@@ -73,6 +81,9 @@ impl Settings {
             slow_start: Duration::ZERO,
             health: None,
             outlier: Some(OutlierSettings::default()),
+            breaker: None,
+            hedge: None,
+            adaptive: false,
             connect: Duration::from_secs(5),
             acquire: Duration::from_secs(5),
             pool: PoolSettings::default(),
@@ -86,7 +97,9 @@ impl Settings {
 
     /// Whether anything here bounds how many leases are out.
     pub(crate) fn has_caps(&self) -> bool {
-        self.pool.size.is_some() || self.endpoints.iter().any(|endpoint| endpoint.cap.is_some())
+        self.adaptive
+            || self.pool.size.is_some()
+            || self.endpoints.iter().any(|endpoint| endpoint.cap.is_some())
     }
 }
 
@@ -130,6 +143,8 @@ pub struct PoolSettings {
     pub size: Option<NonZeroU32>,
     /// How many may wait for a place; those beyond are refused at once.
     pub queue: usize,
+    /// When the mean wait for a place passes this, the least important are refused; `None` for never.
+    pub shed: Option<Duration>,
     /// How long a connection may rest before it is closed; zero keeps none.
     pub idle: Duration,
     /// How old a connection may be that is lent once more.
@@ -140,15 +155,17 @@ impl Default for PoolSettings {
     /// No cap, and 1000 waiting where an endpoint has one; a minute's rest, an hour's life.
     fn default() -> Self {
         let (idle, max_age) = (Duration::from_secs(60), Some(Duration::from_secs(3_600)));
-        PoolSettings { size: None, queue: 1000, idle, max_age }
+        PoolSettings { size: None, queue: 1000, shed: None, idle, max_age }
     }
 }
 
-/// Second attempts after a failure to connect.
+/// Second attempts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RetrySettings {
     /// How many more endpoints one ask may try.
     pub attempts: u32,
+    /// Whether it may after a failure to connect.
+    pub connect: bool,
     /// How many retries each 100 first attempts pay for; three a second are free.
     pub budget: Percent,
 }
@@ -156,7 +173,7 @@ pub struct RetrySettings {
 impl Default for RetrySettings {
     /// Two more, within 20 %.
     fn default() -> Self {
-        RetrySettings { attempts: 2, budget: Percent(20) }
+        RetrySettings { attempts: 2, connect: true, budget: Percent(20) }
     }
 }
 

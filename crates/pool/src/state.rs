@@ -206,21 +206,18 @@ impl PoolState {
     }
 
     /// From now on at most so many leases may be out, those that are exempt left out.
-    #[allow(dead_code)]
     pub(crate) fn limit(&mut self, limit: u32, grants: &mut Vec<Ticket>) {
         self.limit = limit;
         self.grant_waiting(grants);
     }
 
     /// A lease that is out is exempt from the limit from now on.
-    #[allow(dead_code)]
     pub(crate) fn exempt(&mut self, grants: &mut Vec<Ticket>) {
         self.exempt += 1;
         self.grant_waiting(grants);
     }
 
     /// An exempt lease is about to be given back.
-    #[allow(dead_code)]
     pub(crate) fn exempt_no_more(&mut self) {
         self.exempt = self.exempt.saturating_sub(1);
     }

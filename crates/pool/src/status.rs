@@ -6,6 +6,7 @@ use std::time::Duration;
 use tieline_base::Moment;
 
 use crate::balance::{Balance, Standing};
+use crate::load::LoadCounts;
 
 /// An upstream at one moment.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,6 +29,12 @@ pub struct UpstreamStatus {
     pub panic: bool,
     /// Retries that the budget holds.
     pub retries_left: u64,
+    /// How many may be in flight, if that is learned.
+    pub limit: Option<u32>,
+    /// Whether the least important are refused just now.
+    pub shedding: bool,
+    /// What was done about load since the start.
+    pub counts: LoadCounts,
     /// Its names, and what came of resolving them.
     pub names: Vec<NameStatus>,
 }

@@ -4,6 +4,7 @@ mod caps;
 mod checks;
 mod failures;
 mod idle;
+mod load;
 mod names;
 mod reload;
 

@@ -13,8 +13,8 @@ use crate::balance::{Balance, NoChoice, Turn, Why, stride};
 use crate::endpoint::{Birth, Endpoint};
 use crate::gate::{Gate, Ledger};
 use crate::health::Verdict;
+use crate::load::Load;
 use crate::name::{Answer, Name};
-use crate::outlier::Failure;
 use crate::retry::RetryBudget;
 use crate::room;
 use crate::roster::Roster;
@@ -33,6 +33,7 @@ pub struct Upstream {
     roster: ArcSwap<Roster>,
     gate: Gate,
     pub(crate) budget: RetryBudget,
+    pub(crate) load: Load,
     /// Round-robin's time.
     turn_clock: AtomicU64,
     /// Counts the roster's changes.
@@ -79,6 +80,7 @@ impl Upstream {
             roster: ArcSwap::from_pointee(roster),
             gate: Gate::new(),
             budget: RetryBudget::new(Clock::now()),
+            load: Load::default(),
             turn_clock: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             ejected: Notify::new(),
@@ -97,6 +99,7 @@ impl Upstream {
     /// Obeys new settings. Endpoints that stay keep their standing, counters and leases; those that are gone
     /// are told to [`OnLeave`] and returned. The name does not change.
     pub fn apply(&self, settings: Settings) -> Vec<Arc<Endpoint>> {
+        self.load.obey(&settings, Clock::now());
         let left = self.change(|control, _| {
             control.names.retain(|address, _| settings.endpoints.iter().any(|e| e.address == *address));
             for endpoint in &settings.endpoints {
@@ -152,6 +155,9 @@ impl Upstream {
             queue: roster.settings.pool.queue,
             panic: roster.selection(now).is_some_and(|selection| selection.panic),
             retries_left: self.budget.left(),
+            limit: self.load.limit(),
+            shedding: self.load.is_shedding(),
+            counts: self.load.counts.read(),
             names: names.collect(),
             endpoints,
         }
@@ -207,20 +213,6 @@ impl Upstream {
         }
     }
 
-    /// Holds `error` against `endpoint`.
-    pub(crate) fn failed(&self, endpoint: &Endpoint, failure: Failure, error: &str) {
-        let now = Clock::now();
-        let roster = self.roster.load();
-        let settings = roster.settings.outlier.as_ref();
-        let Some(rest) = endpoint.failed(failure, error, settings, roster.census(now), now) else { return };
-        tracing::warn!(
-            upstream = self.name(), endpoint = endpoint.label(), error, rest = ?rest,
-            "endpoint ejected: too many failures in a row"
-        );
-        self.refresh();
-        self.ejected.notify_one();
-    }
-
     fn choose(
         &self,
         roster: &Roster,
@@ -228,9 +220,20 @@ impl Upstream {
         tried: &[EndpointId],
         now: Moment,
     ) -> Result<(Arc<Endpoint>, Why), NoChoice> {
+        if roster.settings.breaker.is_some()
+            && let Some((endpoint, why)) = roster.probed(now, tried)
+        {
+            return Ok((endpoint, why));
+        }
         let clock = self.turn_clock.load(Ordering::Relaxed);
         let turn = Turn { random: fastrand::u64(..), hash, clock };
-        let choice = roster.choose(now, turn, tried)?;
+        let mut choice = roster.choose(now, turn, tried)?;
+        // Two that come in the same instant may both see that a breaker lets one through.
+        while roster.endpoints[choice.index].wants_probe(now)
+            && !roster.endpoints[choice.index].take_probe(now)
+        {
+            choice = roster.choose(now, turn, tried)?;
+        }
         let endpoint = &roster.endpoints[choice.index];
         if roster.settings.balance == Balance::RoundRobin {
             let candidate = endpoint.candidate(now, roster.settings.slow_start, false);
@@ -272,7 +275,7 @@ impl Upstream {
     pub(crate) fn next_return(&self) -> Option<Moment> {
         let now = Clock::now();
         let roster = self.roster.load();
-        roster.endpoints.iter().map(|endpoint| endpoint.ejected_until()).filter(|until| *until > now).min()
+        roster.endpoints.iter().filter_map(|endpoint| endpoint.next_return(now)).min()
     }
 
     /// Some endpoint's standing changed: who waits at the gate may have room now.
@@ -315,6 +318,7 @@ impl Upstream {
         let Ledger { state, grants, .. } = ledger;
         let pool = new.settings.pool;
         state.resize(pool.size.map_or(u32::MAX, Into::into), pool.queue, grants);
+        state.limit(self.load.limit().unwrap_or(u32::MAX), grants);
         for endpoint in new.endpoints.iter().chain(&control.leaving) {
             if was_governed && is_in(old, endpoint.id) {
                 state.set_cap(endpoint.id, endpoint.cap(), grants);
@@ -390,6 +394,9 @@ impl Control {
         left.iter().for_each(|endpoint| endpoint.leave(now));
         if settings.health.is_none() {
             endpoints.iter().for_each(|endpoint| endpoint.unchecked(now));
+        }
+        if settings.breaker.is_none() {
+            endpoints.iter().for_each(|endpoint| endpoint.unbroken());
         }
         self.leaving.retain(|endpoint| endpoint.in_flight() > 0);
         self.leaving.extend(left.iter().cloned());

@@ -62,6 +62,11 @@ impl Origin {
         self.asked.recv_timeout(PATIENCE).expect("the origin was asked")
     }
 
+    /// The next request that it got, if there is one.
+    pub(crate) fn try_asked(&self) -> Option<HttpMessage> {
+        self.asked.try_recv().ok()
+    }
+
     /// Whether it got no request beside those that were looked at.
     pub(crate) fn is_unasked(&self) -> bool {
         self.asked.try_recv().is_err()

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use tieline_testkit::{HttpConversation, PATIENCE, Tieline, wait_for};
+use tieline_testkit::{HttpConversation, PATIENCE, Tieline, wait_for, wait_until};
 
 use crate::support::{OneRoute, row_of, start};
 
@@ -69,6 +69,14 @@ impl Site {
     #[track_caller]
     pub(crate) fn reason(&self, target: &str) -> String {
         self.log_line(target)["reason"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a request for `target` has ended for `reason`, of however many.
+    #[track_caller]
+    pub(crate) fn await_reason(&self, target: &str, reason: &str) {
+        let look =
+            || self.log_lines().iter().any(|line| line["target"] == target && line["reason"] == reason);
+        assert!(wait_until(PATIENCE, look), "no {reason} of {target}: {:#?}", self.log_lines());
     }
 
     fn log_lines(&self) -> Vec<Value> {

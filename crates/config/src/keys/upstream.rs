@@ -6,7 +6,9 @@ use Protocol::{Http, Mysql, Postgres};
 
 use crate::key::{Block, Kind, WHOLE_MAX, key, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{BalanceWord, HttpVersion, ProxyProtocolOut, UpstreamTlsWord, Verify};
+use crate::words::{
+    BalanceWord, ConcurrencyWord, HttpVersion, ProxyProtocolOut, RetryOn, UpstreamTlsWord, Verify,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -52,6 +54,27 @@ pub(crate) static UPSTREAM: Block = Block {
             .or_else("Every key has its default.")
             .means("When an endpoint whose connections fail is left out for a while.")
             .example(r#"{ failures = 5, eject = "10s", max = "50%" }"#),
+        key("breaker", Kind::Table(&BREAKER))
+            .or_else("There are no breakers.")
+            .means(
+                "When an endpoint of which too much fails is asked nothing for a while, be it the last one: \
+                 the answer is 503 then. `{}` switches it on with its defaults.",
+            )
+            .example(r#"{ requests = 20, failures = "50%", open = "5s" }"#),
+        key("hedge", Kind::Table(&HEDGE))
+            .or_else("No request is sent twice because it takes long.")
+            .means(
+                "When a second endpoint is asked too because the first one takes long: the first answer \
+                 wins. Only for requests that do no harm if done twice, and that are held whole. `{}` \
+                 switches it on with its defaults.",
+            )
+            .example(r#"{ percentile = 95, budget = "5%" }"#)
+            .only(&[Http]),
+        key("concurrency", Kind::Words(ConcurrencyWord::WORDS))
+            .or("fixed")
+            .means("How many requests may be in flight at once; the rest wait.")
+            .example("adaptive")
+            .only(&[Http]),
         key("slow_start", Kind::Duration { least: Duration::ZERO })
             .or("0s")
             .means("An endpoint that came up gets its full share only after so long.")
@@ -234,6 +257,13 @@ pub(crate) static POOL: Block = Block {
                  (see `priority` of routes); the next one is refused.",
             )
             .example("100"),
+        key("shed", Kind::Duration { least: MILLISECOND })
+            .or_else("Everybody may wait who finds room in the queue.")
+            .means(
+                "When clients wait longer than this for room on average, the least important are refused at \
+                 once (see `priority` of routes), until they do not.",
+            )
+            .example("20ms"),
         key("idle", Kind::Duration { least: MILLISECOND })
             .or("60s")
             .means("A connection that was not used for so long is closed. Less than the endpoint allows.")
@@ -250,13 +280,26 @@ pub(crate) static POOL: Block = Block {
 
 pub(crate) static RETRY: Block = Block {
     path: "upstream.*.retry",
-    meaning: "When another endpoint is tried: after a failure to connect, before a byte of the client's \
-              was sent.",
+    meaning: "When another endpoint is tried. A request that was sent is sent again only if it does no harm \
+              when done twice, is held whole (64 KiB at most), and nothing was told to its client.",
     keys: &[
         key("attempts", Kind::Whole { least: 0, most: 10 })
             .or("2")
             .means("How many more endpoints are tried after the first.")
             .example("1"),
+        key("on", Kind::List(&Kind::Words(RetryOn::WORDS)))
+            .or_else("After \"connect\", and after \"reset\" for HTTP.")
+            .means("After what another one is tried; other protocols than HTTP know \"connect\" alone.")
+            .example(r#"["connect", "reset", "503"]"#)
+            .only(&[Http]),
+        key("per_try", Kind::Duration { least: MILLISECOND })
+            .or_else("Each try has all the time that the request has.")
+            .means(
+                "A try that has brought no answer for so long is given up for another one, if another one \
+                 may be made; the last one has all the time that is left.",
+            )
+            .example("2s")
+            .only(&[Http]),
         key("budget", Kind::Percent)
             .or("20%")
             .means(
@@ -264,6 +307,55 @@ pub(crate) static RETRY: Block = Block {
                  multiply the load.",
             )
             .example("10%"),
+    ],
+    later: &[],
+};
+
+pub(crate) static BREAKER: Block = Block {
+    path: "upstream.*.breaker",
+    meaning: "When the breaker of an endpoint opens: it is asked nothing, then one thing at a time, until \
+              one succeeds. What fails is a connection that is not made or breaks, a timeout, and an answer \
+              of 502, 503 or 504.",
+    keys: &[
+        key("requests", Kind::Whole { least: 1, most: 1_000_000 })
+            .or("20")
+            .means("How many requests there must have been within `window`.")
+            .example("50"),
+        key("failures", Kind::Percent)
+            .or("50%")
+            .means("The share of them that must have failed.")
+            .example("30%"),
+        key("window", Kind::Duration { least: MILLISECOND })
+            .or("10s")
+            .means("How far back it looks.")
+            .example("30s"),
+        key("open", Kind::Duration { least: MILLISECOND })
+            .or("5s")
+            .means("For how long it is open the first time; twice as long after each probe that fails.")
+            .example("10s"),
+        key("longest", Kind::Duration { least: MILLISECOND })
+            .or("60s")
+            .means("For how long it is open at most.")
+            .example("5m"),
+    ],
+    later: &[],
+};
+
+pub(crate) static HEDGE: Block = Block {
+    path: "upstream.*.hedge",
+    meaning: "When a second endpoint is asked too. Never while a breaker is open, clients wait for room, or \
+              the least important are refused.",
+    keys: &[
+        key("percentile", Kind::Whole { least: 50, most: 99 })
+            .or("95")
+            .means("When a request takes longer than so many of each hundred did of late.")
+            .example("99"),
+        key("budget", Kind::Percent)
+            .or("5%")
+            .means(
+                "For how many requests at most, as a share of all; each is also paid for by `retry.budget`.",
+            )
+            .example("2%"),
     ],
     later: &[],
 };

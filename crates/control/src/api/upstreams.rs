@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use tieline_base::{Clock, Moment, Stage};
 use tieline_policy::AdminPermit;
-use tieline_pool::{EndpointStatus, UpstreamStatus};
+use tieline_pool::{EndpointStatus, LoadCounts, UpstreamStatus};
 use tieline_registry::Registry;
 use utoipa::ToSchema;
 
@@ -30,6 +30,12 @@ pub(super) struct UpstreamView {
     panic: bool,
     /// Second attempts that the retry budget still pays for.
     retries_left: u64,
+    /// How many requests may be in flight, where that is learned; else null.
+    limit: Option<u32>,
+    /// Whether the least important are refused just now.
+    shedding: bool,
+    /// What was done about load since the start.
+    load: LoadView,
     /// Its endpoints in the order of the config, then those that are leaving.
     endpoints: Vec<EndpointView>,
     /// Its DNS names, and what came of resolving them.
@@ -43,7 +49,7 @@ pub(super) struct EndpointView {
     label: String,
     /// Its address as configured.
     address: String,
-    /// Whether it is fit for new connections: `healthy`, `unhealthy`, `ejected` or `draining`.
+    /// Whether it is fit for new connections: `healthy`, `unhealthy`, `ejected`, `breaker-open` or `draining`.
     state: &'static str,
     /// For how long it has been so, in seconds.
     state_seconds: f64,
@@ -67,6 +73,30 @@ pub(super) struct EndpointView {
     latency_ms: Option<f64>,
     /// What went wrong last, whenever that was.
     last_error: Option<String>,
+}
+
+/// What was done about the load of an upstream since the start.
+#[derive(Serialize, ToSchema, Debug)]
+pub(super) struct LoadView {
+    /// Requests that were sent again to another endpoint, and connections that were tried there.
+    retries: u64,
+    /// Those that were not, as the retry budget was spent.
+    retries_denied: u64,
+    /// Requests that a second endpoint was asked too.
+    hedges: u64,
+    /// Those that it answered first.
+    hedges_won: u64,
+    /// Clients that were refused at once, as others were more important.
+    shed: u64,
+    /// How often the breaker of an endpoint opened.
+    breaker_opened: u64,
+}
+
+impl LoadView {
+    fn of(counts: LoadCounts) -> Self {
+        let LoadCounts { retries, retries_denied, hedges, hedges_won, shed, breaker_opened } = counts;
+        Self { retries, retries_denied, hedges, hedges_won, shed, breaker_opened }
+    }
 }
 
 /// A DNS name of an upstream.
@@ -156,6 +186,9 @@ impl UpstreamView {
             in_flight: status.in_flight,
             panic: status.panic,
             retries_left: status.retries_left,
+            limit: status.limit,
+            shedding: status.shedding,
+            load: LoadView::of(status.counts),
             endpoints: status.endpoints.into_iter().map(|endpoint| EndpointView::of(endpoint, now)).collect(),
             names: names
                 .map(|name| NameView { name: name.name, endpoints: name.endpoints, error: name.error })

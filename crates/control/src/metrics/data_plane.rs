@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tieline_base::{Reason, Stage};
 use tieline_conn::Server;
-use tieline_pool::{EndpointStatus, Standing, UpstreamStatus};
+use tieline_pool::{EndpointStatus, LoadCounts, Standing, UpstreamStatus};
 use tieline_registry::{ListenerRow, MeterReading};
 
 use super::series::Series;
@@ -239,6 +239,44 @@ fn endpoints(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
         series.gauge("tieline_pool_waiting", "Connections that wait for a place at an upstream")?;
     for status in &statuses {
         waiting.add(&[("upstream", &status.name)], status.waiting as u64)?;
+    }
+    load(series, &statuses)
+}
+
+/// What is done about the load of upstreams.
+fn load(series: &mut Series<'_, '_>, statuses: &[UpstreamStatus]) -> fmt::Result {
+    let mut idle =
+        series.gauge("tieline_endpoint_idle", "Connections to an endpoint that are open and unused")?;
+    for (status, endpoint) in statuses.iter().flat_map(|it| enduring(it).map(move |endpoint| (it, endpoint)))
+    {
+        let labels = [("upstream", &*status.name), ("endpoint", &*endpoint.label)];
+        idle.add(&labels, endpoint.idle as u64)?;
+    }
+    type Count = fn(&LoadCounts) -> u64;
+    let counters: [(&str, &str, Count); 6] = [
+        ("tieline_retries", "Further tries at another endpoint", |counts| counts.retries),
+        ("tieline_retries_denied", "Further tries that the budget did not allow", |counts| {
+            counts.retries_denied
+        }),
+        ("tieline_hedges", "Requests that a second endpoint was asked too", |counts| counts.hedges),
+        ("tieline_hedges_won", "Requests that the second endpoint answered first", |counts| {
+            counts.hedges_won
+        }),
+        ("tieline_shed", "Asks refused at once as others were more important", |counts| counts.shed),
+        ("tieline_breaker_opened", "Breakers of endpoints that opened", |counts| counts.breaker_opened),
+    ];
+    for (name, help, count) in counters {
+        let mut counter = series.counter(name, help)?;
+        for status in statuses {
+            counter.add(&[("upstream", &status.name)], count(&status.counts))?;
+        }
+    }
+    let mut limit =
+        series.gauge("tieline_concurrency_limit", "Requests that may be in flight, where it is learned")?;
+    for status in statuses {
+        if let Some(learned) = status.limit {
+            limit.add(&[("upstream", &status.name)], u64::from(learned))?;
+        }
     }
     Ok(())
 }

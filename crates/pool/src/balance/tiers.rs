@@ -20,14 +20,15 @@ pub struct Selection {
 impl Selection {
     /// Whether `candidate` is in use.
     pub fn admits(&self, candidate: &Candidate) -> bool {
-        candidate.tier == self.tier && if self.panic { is_member(candidate) } else { is_available(candidate) }
+        candidate.tier == self.tier && if self.panic { is_usable(candidate) } else { is_available(candidate) }
     }
 }
 
 /// Finds the tier in use: the lowest whose healthy share is at least `panic`. If no tier has that, health is
 /// disregarded in the lowest tier: a few endpoints carrying the load of all would only fail too, and then the
 /// checks are as likely wrong as the endpoints. A tier all of whose endpoints were tried is passed over while
-/// a later one has untried ones. `None` if there is no endpoint, or an operator drains them all.
+/// a later one has untried ones. `None` if there is no endpoint, or all are drained by
+/// an operator or shut by their breakers.
 pub fn select(candidates: &[Candidate], panic: Percent) -> Option<Selection> {
     let fit = |tier: &Census| tier.is_fit(panic);
     let calm = tiers(candidates)
@@ -36,8 +37,8 @@ pub fn select(candidates: &[Candidate], panic: Percent) -> Option<Selection> {
         .map(|tier| tier.selection(false));
     calm.or_else(|| {
         tiers(candidates)
-            .find(|tier| tier.untried_members > 0)
-            .or_else(|| tiers(candidates).find(|tier| tier.members > 0))
+            .find(|tier| tier.untried_usable > 0)
+            .or_else(|| tiers(candidates).find(|tier| tier.usable > 0))
             .map(|tier| tier.selection(true))
     })
 }
@@ -47,7 +48,8 @@ struct Census {
     tier: u8,
     members: usize,
     available: usize,
-    untried_members: usize,
+    usable: usize,
+    untried_usable: usize,
     untried_available: usize,
 }
 
@@ -58,7 +60,9 @@ impl Census {
             let (available, untried) = (usize::from(is_available(candidate)), usize::from(!candidate.tried));
             census.members += 1;
             census.available += available;
-            census.untried_members += untried;
+            let usable = usize::from(is_usable(candidate));
+            census.usable += usable;
+            census.untried_usable += usable * untried;
             census.untried_available += available * untried;
         }
         census
@@ -88,4 +92,9 @@ fn is_available(candidate: &Candidate) -> bool {
 
 fn is_member(candidate: &Candidate) -> bool {
     candidate.standing != Standing::Draining
+}
+
+/// Whether it may be used where health is disregarded.
+fn is_usable(candidate: &Candidate) -> bool {
+    is_member(candidate) && candidate.standing != Standing::BreakerOpen
 }

@@ -17,6 +17,11 @@ pub struct Why {
 }
 
 impl Why {
+    /// The endpoint's breaker lets one ask through.
+    pub(crate) fn probe(balance: Balance, in_flight: u32, selection: Selection) -> Why {
+        Why { balance, rule: Rule::Probe, in_flight, latency: None, selection, again: false }
+    }
+
     /// Whether health was disregarded, because too few endpoints have it.
     pub fn in_panic(&self) -> bool {
         self.selection.panic
@@ -26,6 +31,7 @@ impl Why {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Rule {
     Only,
+    Probe,
     LowestOfTwo,
     NextInTurn,
     Drawn,
@@ -41,6 +47,7 @@ impl fmt::Display for Why {
         let Why { balance, in_flight, .. } = self;
         match self.rule {
             Rule::Only => write!(f, "the only one with room")?,
+            Rule::Probe => write!(f, "to see whether it is well again: its breaker is half open")?,
             Rule::LowestOfTwo => write!(f, "lowest of two by {balance}: {in_flight} in flight")?,
             Rule::NextInTurn => write!(f, "next in turn by {balance}")?,
             Rule::Drawn => write!(f, "drawn by weight")?,

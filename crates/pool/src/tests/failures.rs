@@ -80,7 +80,7 @@ async fn black_holes_alone_are_a_timeout_within_the_budget() {
 #[tokio::test]
 async fn retries_stop_when_the_budget_is_spent() {
     let refusing = [Refusing::start(), Refusing::start()];
-    let retry = RetrySettings { attempts: 1, budget: Percent(0) };
+    let retry = RetrySettings { attempts: 1, budget: Percent(0), ..RetrySettings::default() };
     let addresses = refusing.each_ref().map(Refusing::address);
     let upstream = upstream(Settings { retry, outlier: None, ..settings(&addresses) });
     let begun = Clock::now();

@@ -150,6 +150,11 @@ impl<'r, 'b> Fields<'r, 'b> {
         named.map(|slot| slot.value)
     }
 
+    /// The value of the first field of `kind`.
+    pub fn of_kind(&self, kind: Kind) -> Option<&'b [u8]> {
+        self.slots.iter().find(|slot| slot.kind == kind).map(|slot| slot.value)
+    }
+
     /// Writes the lines that `keep` wants to `out`, neighbours together.
     pub fn copy_kept(&self, mut keep: impl FnMut(Kind) -> bool, out: &mut Vec<u8>) {
         let mut run = None;

@@ -49,6 +49,10 @@ pub enum Kind {
     Trailer,
     /// Ports of an endpoint, which we may not serve.
     AltSvc,
+    /// `Tieline-Attempt`: it was tried elsewhere before.
+    Attempt,
+    /// `Tieline-Priority`: it is less important than its way says.
+    Priority,
 }
 
 impl Kind {
@@ -114,6 +118,8 @@ fn known(name: &[u8]) -> Kind {
         (13, b'a') if is(name, b"authorization") => Kind::Authorization,
         (14, b'c') if is(name, b"content-length") => Kind::ContentLength,
         (14, b'h') if is(name, b"http2-settings") => Kind::HopByHop,
+        (15, b't') if is(name, b"tieline-attempt") => Kind::Attempt,
+        (16, b't') if is(name, b"tieline-priority") => Kind::Priority,
         (16, b'p') if is(name, b"proxy-connection") => Kind::HopByHop,
         (17, b't') if is(name, b"transfer-encoding") => Kind::TransferEncoding,
         (18, b'p') if is(name, b"proxy-authenticate") => Kind::HopByHop,
