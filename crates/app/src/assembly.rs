@@ -4,7 +4,6 @@
 //! snapshot from them; all that can fail comes first, so that a failure changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,19 +15,16 @@ use tieline_conn::{
 };
 use tieline_http::{self as http, Http};
 use tieline_policy::Rule;
-use tieline_pool::{
-    Balance, BreakerSettings, DnsSettings, Endpoint, EndpointSettings, HealthSettings, HedgeSettings,
-    OnLeave, OutlierSettings, PoolSettings, RetrySettings, Secured, Settings, Thresholds, Trunking, Upstream,
-};
+use tieline_pool::{Endpoint, OnLeave, Secured, Upstream};
 use tieline_registry::{Filter, Record, Registry, RouteRow, Verdict};
 use tieline_relay::{Relay, Router};
-use tieline_transport::{BindError, Bound, DialOptions, Io, ListenOptions};
-use tieline_wire::greeting::Probe;
+use tieline_transport::{BindError, Bound, Io, ListenOptions};
 use tieline_wire::proxy;
 
 use crate::access;
 use crate::guards::Guards;
 use crate::trust::Trust;
+use crate::upstreams::{retry, settings};
 
 /// What a listener's bytes mean, and which way they go. Another protocol is another arm.
 fn protocol(
@@ -143,20 +139,6 @@ fn http_match(written: &config::HttpMatch) -> http::Match {
     }
 }
 
-/// When a request is sent to another endpoint.
-fn retry(upstream: &config::Upstream) -> http::Retry {
-    let config::Retry { attempts, on, per_try, .. } = &upstream.retry;
-    let statuses = on.iter().filter_map(|on| on.as_str().parse().ok());
-    http::Retry {
-        attempts: *attempts,
-        on_reset: on.contains(&config::RetryOn::Reset),
-        on_timeout: on.contains(&config::RetryOn::Timeout),
-        on_status: statuses.collect(),
-        per_try: *per_try,
-        hedged: upstream.hedge.is_some(),
-    }
-}
-
 fn action(written: &config::Action) -> http::Action {
     match written {
         config::Action::Upstream(_) => http::Action::Forward,
@@ -190,18 +172,6 @@ impl Protocol for Unserved {
 
     fn route_of(&self, _: &Record) -> Option<Arc<Route>> {
         None
-    }
-}
-
-/// How an endpoint is asked whether it is well.
-fn probe(check: &config::HealthCheck, upstream: &str) -> Probe {
-    match check {
-        config::HealthCheck::Tcp => Probe::Tcp,
-        config::HealthCheck::Http(path) => Probe::Http { path: path.clone(), host: upstream.into() },
-        config::HealthCheck::Grpc(service) => Probe::Grpc { service: service.clone(), host: upstream.into() },
-        config::HealthCheck::Postgres => Probe::Postgres,
-        config::HealthCheck::Mysql => Probe::MySql,
-        config::HealthCheck::Redis => Probe::Redis,
     }
 }
 
@@ -438,81 +408,6 @@ fn door_keys(listener: &config::Listener) -> impl Iterator<Item = DoorKey> {
         };
         DoorKey { address, listener: any_port.then(|| listener.name.clone()) }
     })
-}
-
-fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settings {
-    let endpoints = upstream.endpoints.iter().map(|endpoint| EndpointSettings {
-        address: endpoint.address.clone(),
-        weight: NonZeroU32::new(endpoint.weight.into()).unwrap_or(NonZeroU32::MIN),
-        tier: endpoint.tier,
-        cap: endpoint.connections.and_then(NonZeroU32::new),
-    });
-    Settings {
-        name: upstream.name.clone(),
-        endpoints: endpoints.collect(),
-        balance: match &upstream.balance {
-            config::Balance::PeakEwma => Balance::PeakEwma,
-            config::Balance::LeastRequests => Balance::LeastRequests,
-            config::Balance::RoundRobin => Balance::RoundRobin,
-            config::Balance::Random => Balance::Random,
-            config::Balance::Hash(_) => Balance::Hash,
-        },
-        panic: upstream.panic,
-        slow_start: upstream.slow_start,
-        health: upstream.health.as_ref().map(|health| HealthSettings {
-            probe: probe(&health.check, &upstream.name),
-            every: health.every,
-            timeout: health.timeout,
-            thresholds: Thresholds { rise: at_least_one(health.rise), fall: at_least_one(health.fall) },
-        }),
-        outlier: Some(OutlierSettings {
-            consecutive: at_least_one(upstream.outlier.failures),
-            base: upstream.outlier.eject,
-            max: upstream.outlier.max,
-        }),
-        breaker: upstream.breaker.as_ref().map(|breaker| BreakerSettings {
-            requests: at_least_one(breaker.requests),
-            failures: breaker.failures,
-            window: breaker.window,
-            open: breaker.open,
-            longest: breaker.longest,
-        }),
-        hedge: upstream
-            .hedge
-            .as_ref()
-            .map(|hedge| HedgeSettings { percentile: hedge.percentile, budget: hedge.budget }),
-        adaptive: upstream.adaptive,
-        connect: upstream.connect_timeout,
-        acquire: upstream.acquire_timeout,
-        pool: PoolSettings {
-            size: upstream.pool.size.and_then(NonZeroU32::new),
-            queue: upstream.pool.queue as usize,
-            shed: upstream.pool.shed,
-            idle: upstream.pool.idle,
-            max_age: Some(upstream.pool.max_age),
-        },
-        retry: RetrySettings {
-            attempts: upstream.retry.attempts,
-            connect: upstream.retry.on.contains(&config::RetryOn::Connect),
-            budget: upstream.retry.budget,
-        },
-        dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },
-        dial: DialOptions { keepalive: Some(UPSTREAM_KEEPALIVE) },
-        tls: None,
-        trunks: match upstream.http_version {
-            config::HttpVersion::One => None,
-            config::HttpVersion::Two => Some(Trunking { trunks: &http::Http2, only: true }),
-            config::HttpVersion::Auto => Some(Trunking { trunks: &http::Http2, only: false }),
-        },
-    }
-}
-
-/// How long an upstream connection is silent before the kernel asks whether its peer lives: a host that lost
-/// its power is noticed in minutes, not after the idle timeout.
-const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(60);
-
-fn at_least_one(number: u32) -> NonZeroU32 {
-    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
 /// What happens to the connections of an endpoint that left the config or its name's addresses: they are

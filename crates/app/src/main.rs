@@ -14,6 +14,7 @@ mod logging;
 mod offline;
 mod run;
 mod trust;
+mod upstreams;
 mod verbs;
 
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! The circuit breaker of an endpoint: where most of what it is asked fails, it is asked nothing for a while,
 //! and then one thing at a time until one succeeds.
 //!
-//! Nygard, "Release It!" (2007). It goes by the share of failures over seconds, where outlier ejection goes by
-//! failures in a row; and it also holds for the last endpoint that is left.
+//! Nygard, "Release It!" (2007). It goes by the share of failures over seconds, where outlier ejection goes
+//! by failures in a row; and it also holds for the last endpoint that is left.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

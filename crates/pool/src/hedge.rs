@@ -162,7 +162,9 @@ mod tests {
 
         /// However requests and hedges come: never more hedges than their share, and no burst from a calm.
         #[test]
-        fn hedges_keep_to_their_share(share in 0u8..=100, wants in prop::collection::vec(any::<bool>(), 1..800)) {
+        fn hedges_keep_to_their_share(
+            share in 0u8..=100, wants in prop::collection::vec(any::<bool>(), 1..800),
+        ) {
             let (hedging, mut hedges, mut requests, mut row) = (Hedging::new(), 0u64, 0u64, 0);
             for wants in wants {
                 if wants && hedging.spend() {

@@ -33,7 +33,7 @@ pub struct Ask {
     pub reuse: Reuse,
     /// How important it is, where others wait too.
     pub priority: Priority,
-    /// Who asks: the same for all that one user asks, which lives or dies together where some must be refused.
+    /// Who asks: the same for all that one user asks, which lives or dies together where some is refused.
     pub user: u64,
     /// The endpoints that failed what the lease is for.
     pub tried: Tried,

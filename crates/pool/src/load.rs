@@ -1,5 +1,6 @@
-//! What an upstream learns of its load, where its config asks for it, and what it does about it: sheds, limits
-//! what is in flight, hedges and retries, each within its bounds. The decisions are pure and lie beside this.
+//! What an upstream learns of its load, where its config asks for it, and what it does about it: it sheds,
+//! limits what is in flight, hedges and retries, each within its bounds. The decisions are pure and lie
+//! beside this.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};

@@ -173,7 +173,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes: the critical are let in; and who is let in is never less important than who is not.
+        /// Whatever comes: the critical are let in, and who is let in is no less important than who is not.
         #[test]
         fn it_cuts_from_the_bottom(
             events in prop::collection::vec((0usize..4, 0u64..50, 0u64..100, 0u64..40), 1..600),

@@ -77,7 +77,8 @@ fn a_body_that_is_held_is_sent_again_and_a_large_one_is_not() {
         let body = "x".repeat(size);
         let plain = format!("PUT /p{size} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n{body}");
         let chunked = format!(
-            "PUT /c{size} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n{body}\r\n0\r\n\r\n"
+            "PUT /c{size} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {size:x}\r\n{body}\r\n0\r\n\r\n"
         );
         for put in [&plain, &plain, &chunked, &chunked] {
             assert_eq!(site.connect().ask(put).status, 200, "{size}");

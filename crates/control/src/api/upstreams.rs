@@ -49,7 +49,8 @@ pub(super) struct EndpointView {
     label: String,
     /// Its address as configured.
     address: String,
-    /// Whether it is fit for new connections: `healthy`, `unhealthy`, `ejected`, `breaker-open` or `draining`.
+    /// Whether it is fit for new connections: `healthy`, `unhealthy`, `ejected`, `breaker-open` or
+    /// `draining`.
     state: &'static str,
     /// For how long it has been so, in seconds.
     state_seconds: f64,
