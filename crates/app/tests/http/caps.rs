@@ -25,8 +25,8 @@ struct Count {
 }
 
 impl Count {
-    /// Counts `stream`, after those were taken out that either end has closed. `over` says that ours did: what
-    /// was sent to it since is read by nobody, and would hide that the peer has closed too.
+    /// Counts `stream`, after those were taken out that either end has closed. `over` says that ours did:
+    /// what was sent to it since is read by nobody, and would hide that the peer has closed too.
     fn enter(&self, stream: TcpStream, over: Arc<AtomicBool>) {
         let mut open = self.open.lock().unwrap();
         open.push((stream, over));

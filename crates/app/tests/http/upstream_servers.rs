@@ -184,7 +184,8 @@ fn with_auto_an_upgrade_gets_a_connection_of_http_1_1() {
 #[track_caller]
 fn failure(site: &Site) -> (u16, String, String) {
     let mut client: HttpConversation = site.connect();
-    let status = client.ask(&request("/", &[])).status;
+    // The connection would go on behind it.
+    let status = client.ask(&request("/", &["Connection: close"])).status;
     let reason = reason_of(&site.tieline, client.stream());
     (status, reason, story(&site.tieline, &row_of(&site.tieline, client.stream())))
 }
