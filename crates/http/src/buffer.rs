@@ -1,7 +1,7 @@
 //! Room for bytes on their way. Borrowed from the worker while bytes are pending, so that a connection at
 //! rest owns none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,11 +21,18 @@ const KEPT: usize = 32;
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static SPARE_LARGE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// How many large ones are in use.
+    static LARGE_OUT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Bytes that were read and not used up yet.
+/// How many large ones a worker has in use at once: when more bodies than that are on their way, slow readers
+/// among them, the rest make do with small ones.
+const LARGE_MAX: usize = 128;
+
+/// Bytes that were read and not used up yet. While there are none and none come, it owns nothing.
 #[derive(Debug)]
 pub(crate) struct Buffer {
+    /// Of length 0 while it owns none.
     room: Vec<u8>,
     start: usize,
     end: usize,
@@ -33,13 +40,14 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub(crate) fn take() -> Buffer {
-        let room = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE]);
-        Buffer { room, start: 0, end: 0 }
+        Buffer { room: Vec::new(), start: 0, end: 0 }
     }
 
     /// Makes the most of what comes next, which is a body of so many bytes.
     pub(crate) fn expect(&mut self, bytes: u64) {
-        if self.is_empty() && bytes > SIZE as u64 && self.room.len() == SIZE {
+        let small = self.room.is_empty() || self.room.len() == SIZE;
+        if self.is_empty() && bytes > SIZE as u64 && small && LARGE_OUT.get() < LARGE_MAX {
+            LARGE_OUT.set(LARGE_OUT.get() + 1);
             let large = SPARE_LARGE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; LARGE]);
             keep(std::mem::replace(&mut self.room, large));
         }
@@ -68,18 +76,20 @@ impl Buffer {
         most: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.end == self.room.len() {
+        if self.room.is_empty() {
+            self.room = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE]);
+        } else if self.end == self.room.len() {
             self.make_room(most);
         }
         let mut space = ReadBuf::new(&mut self.room[self.end..]);
-        match Pin::new(io).poll_read(cx, &mut space) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(result) => {
-                let count = space.filled().len();
-                self.end += count;
-                Poll::Ready(result.map(|()| count))
-            }
+        let read = Pin::new(io).poll_read(cx, &mut space);
+        let count = space.filled().len();
+        if read.is_pending() && self.is_empty() {
+            // Others have bytes for it meanwhile.
+            keep(std::mem::take(&mut self.room));
         }
+        self.end += count;
+        read.map_ok(|()| count)
     }
 
     fn make_room(&mut self, most: usize) {
@@ -88,6 +98,9 @@ impl Buffer {
             (self.start, self.end) = (0, self.end - self.start);
         } else {
             self.room.resize((self.room.len() * 2).min(most.max(SIZE)), 0);
+            if self.room.len() == LARGE {
+                LARGE_OUT.set(LARGE_OUT.get() + 1);
+            }
         }
     }
 }
@@ -101,8 +114,11 @@ impl Drop for Buffer {
 fn keep(room: Vec<u8>) {
     let spare = match room.len() {
         SIZE => &SPARE,
-        LARGE => &SPARE_LARGE,
-        // A large head had to grow into it.
+        LARGE => {
+            LARGE_OUT.set(LARGE_OUT.get().saturating_sub(1));
+            &SPARE_LARGE
+        }
+        // It owned none, or a large head had to grow into it.
         _ => return,
     };
     spare.with_borrow_mut(|spare| {
