@@ -13,7 +13,7 @@ use tieline_config as config;
 use tieline_conn::{
     Admission, Connection, HashBy, Limits, Listener, Protocol, Route, Serving, Snapshot, Timeouts,
 };
-use tieline_http::{self as http, Http};
+use tieline_http::{self as http, Http, SessionKeys};
 use tieline_policy::Rule;
 use tieline_pool::{Endpoint, OnLeave, Secured, Upstream};
 use tieline_registry::{Filter, Record, Registry, RouteRow, Verdict};
@@ -23,19 +23,21 @@ use tieline_wire::proxy;
 
 use crate::access;
 use crate::guards::Guards;
+use crate::site::{self, Ways, hash_by};
 use crate::trust::Trust;
-use crate::upstreams::{retry, settings};
+use crate::upstreams::settings;
 
 /// What a listener's bytes mean, and which way they go. Another protocol is another arm.
 fn protocol(
     listener: &config::Listener,
     routes: Routes<'_>,
     live: &config::Live,
+    keys: Option<&Arc<SessionKeys>>,
     guards: &Guards,
 ) -> Arc<dyn Protocol> {
     match listener.protocol {
         config::Protocol::Tcp => Arc::new(relay(routes)),
-        config::Protocol::Http => Arc::new(http(listener, routes, live, guards)),
+        config::Protocol::Http => Arc::new(http(listener, site::site(listener, routes, live, keys, guards))),
         // `check` refuses them, see `config::SERVED`; should one come through, nothing is let in.
         config::Protocol::Udp
         | config::Protocol::Postgres
@@ -45,13 +47,12 @@ fn protocol(
     }
 }
 
-/// The routes of a listener as the config has them, each compiled: once for every upstream that it leads to,
-/// with that upstream's part of the requests.
-type Routes<'c> = Vec<(&'c config::Route, Vec<(u32, Arc<Route>)>)>;
+/// The routes of a listener as the config has them, each compiled.
+type Routes<'c> = Vec<Ways<'c>>;
 
 fn relay(routes: Routes<'_>) -> Relay {
     let mut router = Router::new();
-    for (written, shares) in routes {
+    for Ways { written, shares, .. } in routes {
         // `check` has seen to it that there is no other.
         let Some((_, route)) = shares.into_iter().next() else { continue };
         let names: Vec<String> = written.sni.iter().map(ToString::to_string).collect();
@@ -60,25 +61,7 @@ fn relay(routes: Routes<'_>) -> Relay {
     Relay::new(router)
 }
 
-fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live, guards: &Guards) -> Http {
-    let target = |written: &config::Route, route: Arc<Route>| {
-        let upstream = route.row.upstream_name().and_then(|name| live.upstream(name));
-        Arc::new(http::Target {
-            route,
-            action: action(&written.action),
-            guards: guards.of(listener, written),
-            first_byte: upstream.map_or(Duration::ZERO, |upstream| upstream.first_byte_timeout),
-            gap: upstream.map_or(Duration::ZERO, |upstream| upstream.gap_timeout),
-            retry: upstream.map(retry).unwrap_or_default(),
-        })
-    };
-    let split = |(written, shares): (&config::Route, Vec<(u32, Arc<Route>)>)| {
-        let share = |(weight, route)| http::Share { weight, target: target(written, route) };
-        let mut shares = shares.into_iter().map(share);
-        let by = written.split_by.as_ref().map_or(HashBy::Nothing, hash_by);
-        let split = http::Split::new(shares.next()?, shares.collect(), by);
-        Some((http_match(&written.matches), split))
-    };
+fn http(listener: &config::Listener, site: http::Site) -> Http {
     let settings = http::Settings {
         limits: http::Limits {
             line: bytes(listener.limits.request_line),
@@ -100,7 +83,7 @@ fn http(listener: &config::Listener, routes: Routes<'_>, live: &config::Live, gu
         http2: listener.http2.then_some(http::Http2Front { streams: listener.limits.streams }),
         node: node(),
     };
-    Http::new(http::Site::new(routes.into_iter().filter_map(split).collect()), settings)
+    Http::new(site, settings)
 }
 
 fn bytes(size: Bytes) -> usize {
@@ -112,51 +95,6 @@ fn bytes(size: Bytes) -> usize {
 fn node() -> Arc<str> {
     static NODE: OnceLock<Arc<str>> = OnceLock::new();
     NODE.get_or_init(|| format!("tieline-{:08x}", fastrand::u32(..)).into()).clone()
-}
-
-fn http_match(written: &config::HttpMatch) -> http::Match {
-    let condition = |condition: &config::Condition| {
-        let value = match &condition.value {
-            config::Expected::Present => None,
-            config::Expected::Exactly(value) => Some(value.clone()),
-        };
-        (condition.name.clone(), value)
-    };
-    let segment = |segment: &config::Segment| match segment {
-        config::Segment::Literal(text) => Some(text.clone()),
-        config::Segment::Any(_) => None,
-    };
-    let path = written.path.as_ref().map(|path| http::PathMatch {
-        segments: path.segments.iter().map(segment).collect(),
-        exact: path.exact,
-    });
-    http::Match {
-        hosts: written.hosts.iter().map(ToString::to_string).collect(),
-        path: path.unwrap_or_default(),
-        methods: written.methods.clone(),
-        headers: written.headers.iter().map(condition).collect(),
-        query: written.query.iter().map(condition).collect(),
-    }
-}
-
-fn action(written: &config::Action) -> http::Action {
-    match written {
-        config::Action::Upstream(_) => http::Action::Forward,
-        config::Action::Redirect(redirect) => {
-            let part = |part: &config::Part| match part {
-                config::Part::Text(text) => http::Part::Text(text.clone()),
-                config::Part::Host => http::Part::Host,
-                config::Part::Path => http::Part::Path,
-                config::Part::Query => http::Part::Query,
-            };
-            http::Action::Redirect(redirect.to.parts.iter().map(part).collect(), redirect.status)
-        }
-        config::Action::Respond(respond) => http::Action::Respond {
-            status: respond.status,
-            body: respond.body.clone(),
-            media_type: respond.media_type.clone(),
-        },
-    }
 }
 
 /// What this version does not speak: every connection is refused.
@@ -320,8 +258,7 @@ impl Assembly {
     fn listener(&mut self, listener: &config::Listener, live: &config::Live) -> Listener {
         let trusted = listener.proxy_protocol.as_ref().map(|trusted| trusted.0.iter().copied().collect());
         // `check` has seen to it that the upstreams exist.
-        let routes: Routes<'_> =
-            listener.routes.iter().map(|route| (route, self.shares(route, live))).collect();
+        let routes: Routes<'_> = listener.routes.iter().map(|route| self.ways(route, live)).collect();
         Listener {
             row: self.registry.listener(&listener.name, listener.protocol.as_str()),
             doors: door_keys(listener).filter_map(|key| self.doors.get(&key).cloned()).collect(),
@@ -340,8 +277,14 @@ impl Assembly {
                 max_age: listener.timeouts.max_age,
                 drain: listener.timeouts.drain,
             },
-            protocol: protocol(listener, routes, live, &self.guards),
+            protocol: protocol(listener, routes, live, self.trust.session_keys(), &self.guards),
         }
+    }
+
+    fn ways<'c>(&self, route: &'c config::Route, live: &config::Live) -> Ways<'c> {
+        let mirror = route.mirror.as_ref().and_then(|mirror| live.upstream(&mirror.upstream));
+        let mirror = mirror.map(|upstream| Arc::new(self.route(route, Some(upstream), live)));
+        Ways { written: route, shares: self.shares(route, live), mirror }
     }
 
     /// A route once for every upstream that it leads to, or once if it answers itself.
@@ -388,15 +331,6 @@ impl Assembly {
                 Some(config::ProxyProtocolOut::V2) => Some(proxy::Version::V2),
             },
         }
-    }
-}
-
-fn hash_by(written: &config::HashBy) -> HashBy {
-    match written {
-        config::HashBy::Remote => HashBy::Remote,
-        config::HashBy::Sni => HashBy::ServerName,
-        config::HashBy::Header(name) => HashBy::Field(name.as_str().into()),
-        config::HashBy::Cookie(name) => HashBy::Cookie(name.as_str().into()),
     }
 }
 

@@ -13,6 +13,8 @@ mod house;
 mod logging;
 mod offline;
 mod run;
+mod session_keys;
+mod site;
 mod trust;
 mod upstreams;
 mod verbs;

@@ -5,16 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tieline_config as config;
+use tieline_http::SessionKeys;
 use tieline_transport::tls::{
     Alpn, CertificateFiles, ClientCertificates, ClientTls, ClientTlsSettings, Roots, ServerTls,
     ServerTlsSettings, Verify, self_signed,
 };
+
+use crate::session_keys;
 
 /// What listeners and upstreams prove themselves by, by their names.
 #[derive(Default)]
 pub(crate) struct Trust {
     listeners: HashMap<String, (ServerTlsSettings, Arc<ServerTls>)>,
     upstreams: HashMap<String, (ClientTlsSettings, Arc<ClientTls>)>,
+    session_keys: Option<Arc<SessionKeys>>,
 }
 
 impl Trust {
@@ -40,6 +44,12 @@ impl Trust {
                 Err(error) => errors.push(format!("upstream \"{}\": {error}", upstream.name)),
             }
         }
+        if live.listeners.iter().flat_map(|listener| &listener.routes).any(|route| route.session.is_some()) {
+            match session_keys::load(folder) {
+                Ok(keys) => trust.session_keys = Some(Arc::new(keys)),
+                Err(error) => errors.push(error),
+            }
+        }
         if errors.is_empty() { Ok(trust) } else { Err(errors) }
     }
 
@@ -47,6 +57,11 @@ impl Trust {
     pub(crate) fn changed(&self) -> bool {
         self.listeners.values().any(|(_, tls)| tls.changed())
             || self.upstreams.values().any(|(_, tls)| tls.changed())
+    }
+
+    /// What seals the cookies of sessions, if some route has them.
+    pub(crate) fn session_keys(&self) -> Option<&Arc<SessionKeys>> {
+        self.session_keys.as_ref()
     }
 
     /// How TLS ends at this listener.

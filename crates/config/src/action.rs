@@ -1,6 +1,7 @@
 //! What a route does with what it takes.
 
 use crate::fields::{Fields, Taken};
+use crate::http_match::is_token;
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::Protocol;
@@ -146,4 +147,16 @@ fn respond(mut fields: Fields, problems: &mut Problems) -> Option<Spot<Action>> 
         problems.error(body_place, format!("an answer with status {} has no `body`", respond.status));
     }
     Some(Spot { value: Action::Respond(respond), place })
+}
+
+/// What a text is.
+pub(crate) fn media_type(text: &str) -> Result<String, String> {
+    // RFC 9110 §8.3.1: two tokens, and parameters that hold nothing that would end the field.
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let halves = essence.trim_end_matches(' ').split_once('/');
+    let sound = halves.is_some_and(|(kind, rest)| is_token(kind) && is_token(rest));
+    if sound && parameters.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Ok(text.into());
+    }
+    Err(format!("\"{text}\" is no media type; write one like \"text/plain\""))
 }

@@ -134,15 +134,19 @@ fn field(key: &str, name: &Spot<String>, text: &str, place: Place, problems: &mu
         problems.error(name.place, format!("`{key}` cannot ask for \"{}\"", name.value)).hint("write `host`");
         return None;
     }
-    // RFC 9110 §5.5: space around a value is no part of it.
-    let visible = text.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..));
-    if !visible || text.trim_matches([' ', '\t']) != text {
+    if !is_value(text) {
         let message =
             format!("`{key}`: no field \"{}\" has a value with line ends or space around it", name.value);
         problems.error(place, message);
         return None;
     }
     Some(())
+}
+
+/// RFC 9110 §5.5: space around a value is no part of it.
+pub(crate) fn is_value(text: &str) -> bool {
+    let visible = text.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..));
+    visible && text.trim_matches([' ', '\t']) == text
 }
 
 /// RFC 9110 §5.6.2.

@@ -96,6 +96,12 @@ pub enum Kind {
     Method,
     /// Conditions of fields or parameters: a table from name to the exact value, or `"*"` for any.
     Conditions(Of),
+    /// A host that requests are sent for, with a port or without.
+    Authority,
+    /// Names of fields and their values.
+    FieldValues,
+    /// The name of a field or a cookie.
+    Token,
     /// By what a choice is the same again, `"header:x-user"`.
     HashBy,
     /// What a rate of requests is counted by, `"ip"`.
@@ -220,6 +226,9 @@ impl Kind {
             Kind::Conditions(Of::Fields) => "a table of fields like { x-version = \"2\" }".into(),
             Kind::Conditions(Of::Parameters) => "a table of parameters like { version = \"2\" }".into(),
             Kind::RatePer => "\"ip\", \"route\" or \"header:NAME\"".into(),
+            Kind::Authority => "a host like \"shop.internal\" or \"shop.internal:8080\"".into(),
+            Kind::FieldValues => "a table of fields like { x-served-by = \"edge\" }".into(),
+            Kind::Token => "a name of letters, digits and hyphens".into(),
             Kind::HashBy => "\"remote\", \"sni\", \"header:NAME\" or \"cookie:NAME\"".into(),
             Kind::Target => "a URL like \"https://{host}{path}\"".into(),
             Kind::Text => "a text".into(),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 ///
 /// Segments are compared one by one, never letter by letter: `/api` takes `/api` and `/api/users`, and not
 /// `/apis`.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PathPattern {
     /// Whether it takes this path alone; else whatever begins with its segments as well.
     pub exact: bool,

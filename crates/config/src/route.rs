@@ -15,7 +15,9 @@ use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::protocol::Protocol;
 use crate::rate::{self, RateLimit};
+use crate::rewrite::{self, Rewrite};
 use crate::schedule::Schedule;
+use crate::session::{self, Mirror, Session};
 use crate::sni::Sni;
 use crate::words::PriorityWord;
 
@@ -42,6 +44,12 @@ pub struct Route {
     pub concurrent: Option<u32>,
     /// What its requests must keep to.
     pub api: Option<Api>,
+    /// What it changes of requests and answers.
+    pub rewrite: Rewrite,
+    /// How its clients come back to the endpoint that served them; none: they do not.
+    pub session: Option<Session>,
+    /// Where copies of its requests are sent.
+    pub mirror: Option<Mirror>,
     /// Who decides about its connections.
     pub access: Access,
     /// How important what comes this way is.
@@ -63,7 +71,13 @@ impl Route {
 
     /// The names of the upstreams that it leads to.
     pub fn upstreams(&self) -> impl Iterator<Item = &str> {
-        self.shares().iter().map(|share| share.upstream.as_str())
+        self.named_upstreams().map(|(name, _)| name)
+    }
+
+    /// The upstreams that it leads to or sends copies to, and where they are named.
+    pub(crate) fn named_upstreams(&self) -> impl Iterator<Item = (&str, Place)> {
+        let shares = self.shares().iter().map(|share| (share.upstream.as_str(), share.place));
+        shares.chain(self.mirror.iter().map(|mirror| (mirror.upstream.as_str(), mirror.place)))
     }
 
     /// What makes it the same route in two configs: its name if the file gives it one, else what it takes.
@@ -103,6 +117,10 @@ pub(crate) fn read(
     let action = action::read(&mut fields, protocol, problems);
     let (rates, concurrent) = (rate::read(&mut fields), fields.whole("concurrent"));
     let api = api::read(&mut fields, folder, problems);
+    let rewrite = rewrite::read(&mut fields, match_sound.then_some(&matches), problems);
+    let forwards = action.as_ref().is_none_or(|it| matches!(it.value, Action::Upstream(_)));
+    let session = session::session(&mut fields, forwards, problems);
+    let mirror = session::mirror(&mut fields, action.as_ref().map(|it| &it.value), problems);
     let access = access::read(&mut fields, place, problems);
     let priority = fields.word("priority", PriorityWord::from_word).map_or(Priority::Normal, priority);
     let schedule = schedule(fields.list("schedule"), problems);
@@ -120,6 +138,9 @@ pub(crate) fn read(
         rates,
         concurrent,
         api,
+        rewrite,
+        session,
+        mirror,
         access,
         priority,
         schedule,

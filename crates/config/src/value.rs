@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tieline_base::{Address, Bytes, Percent, Rate, format_duration, is_host_name, parse_duration};
 
+use crate::action;
 use crate::bind::BindAddress;
 use crate::fields::Fields;
 use crate::hash_by::HashBy;
@@ -19,6 +20,7 @@ use crate::place::Spot;
 use crate::problem::Problems;
 use crate::protocol::{self, Protocol};
 use crate::rate::RatePer;
+use crate::rewrite::{self, FieldValues};
 use crate::schedule::Schedule;
 use crate::sni::Sni;
 use crate::suggest::did_you_mean;
@@ -37,6 +39,7 @@ pub(crate) enum Value {
     Host(HostPattern),
     PathPattern(PathPattern),
     Conditions(Vec<Condition>),
+    FieldValues(FieldValues),
     HashBy(HashBy),
     RatePer(RatePer),
     Target(Target),
@@ -79,6 +82,9 @@ pub(crate) fn read(kind: &Kind, name: &str, node: &Spot<Node>, problems: &mut Pr
         }
         (Kind::Conditions(of), Node::Table(entries)) => {
             Some(Value::Conditions(http_match::conditions(*of, name, entries, problems)))
+        }
+        (Kind::FieldValues, Node::Table(entries)) => {
+            Some(Value::FieldValues(rewrite::field_values(name, entries, problems)))
         }
         (Kind::Table(block), Node::Table(entries)) => {
             Some(Value::Table(Fields::read(block, node.place, entries, problems)))
@@ -215,11 +221,13 @@ fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
         Kind::PathPattern => text.parse().map(Value::PathPattern).map_err(Wrong::because),
         Kind::Method => method(text).map(Value::Text),
         Kind::RatePer => text.parse().map(Value::RatePer).map_err(Wrong::because),
+        Kind::Authority => rewrite::authority(text).map(Value::Text).map_err(Wrong::Because),
+        Kind::Token => rewrite::token(text).map(Value::Text).map_err(Wrong::Because),
         Kind::HashBy => text.parse().map(Value::HashBy).map_err(Wrong::because),
         Kind::Target => text.parse().map(Value::Target).map_err(Wrong::because),
         Kind::Text => Ok(Value::Text(text.into())),
         Kind::Identity => identity(text),
-        Kind::MediaType => media_type(text).map(Value::Text),
+        Kind::MediaType => action::media_type(text).map(Value::Text).map_err(Wrong::Because),
         Kind::ServerName => server_name(text).map(Value::Text),
         Kind::Bind => text.parse().map(Value::Bind).map_err(Wrong::because),
         Kind::Socket { port } => socket(text, *port).map(Value::Socket),
@@ -324,17 +332,6 @@ fn identity(text: &str) -> Result<Value, Wrong> {
          space around it",
         text.escape_debug()
     )))
-}
-
-fn media_type(text: &str) -> Result<String, Wrong> {
-    // RFC 9110 §8.3.1: two tokens, and parameters that hold nothing that would end the field.
-    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let halves = essence.trim_end_matches(' ').split_once('/');
-    let sound = halves.is_some_and(|(kind, rest)| http_match::is_token(kind) && http_match::is_token(rest));
-    if sound && parameters.bytes().all(|b| matches!(b, b' '..=b'~')) {
-        return Ok(text.into());
-    }
-    Err(Wrong::Because(format!("\"{text}\" is no media type; write one like \"text/plain\"")))
 }
 
 fn server_name(text: &str) -> Result<String, Wrong> {
@@ -484,6 +481,7 @@ of! {
     Host(HostPattern) or HostPattern::Exact(String::new()),
     PathPattern(PathPattern) or PathPattern { exact: false, segments: Vec::new() },
     Conditions(Vec<Condition>) or Vec::new(),
+    FieldValues(FieldValues) or FieldValues::default(),
     HashBy(HashBy) or HashBy::Remote,
     RatePer(RatePer) or RatePer::Ip,
     Target(Target) or Target { parts: Vec::new() },

@@ -8,9 +8,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tieline_base::{Bytes, Percent, Priority};
 use tieline_config::{
-    Access, AccessLog, Action, Allow, Balance, Checked, Condition, Config, Expected, FILE_BYTES_MAX, HashBy,
-    HealthCheck, HttpMatch, ListenerTls, Part, Problem, Protocol, Redirect, Respond, RetryOn, Route, Segment,
-    Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers, restart_needed,
+    Access, AccessLog, Action, Allow, Balance, Checked, Condition, Config, Edits, Expected, FILE_BYTES_MAX,
+    HashBy, HealthCheck, HttpMatch, ListenerTls, Part, PathPart, PathRewrite, Problem, Protocol, Redirect,
+    Respond, RetryOn, Rewrite, Route, Segment, Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers,
+    restart_needed,
 };
 
 const LEAST: &str = include_str!("right/least.toml");
@@ -105,7 +106,7 @@ fn an_http_route_is_what_its_keys_say() {
     let config = config(EVERY_KEY);
     let web = config.live.listener("web").unwrap();
     let names: Vec<_> = web.routes.iter().map(|route| route.name.as_str()).collect();
-    assert_eq!(names, ["web", "respond", "redirect", "redirect-2"]);
+    assert_eq!(names, ["web", "respond", "redirect", "redirect-2", "web-2"]);
     let matches = &web.routes[0].matches;
     let hosts: Vec<_> = matches.hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["10.0.0.5", "shop.example.com", "*.shop.example.com"]);
@@ -124,9 +125,29 @@ fn an_http_route_is_what_its_keys_say() {
 }
 
 #[test]
+fn an_http_route_changes_what_its_keys_say() {
+    let config = config(EVERY_KEY);
+    let [first, .., stripped] = &config.live.listener("web").unwrap().routes[..] else { panic!() };
+    let Rewrite { path, host, request, response } = first.rewrite.clone();
+    let parts = vec![PathPart::Text("v2".into()), PathPart::Segment(1), PathPart::Rest];
+    assert_eq!(path, Some(PathRewrite { matched: 2, parts }));
+    assert_eq!(host.as_deref(), Some("web.internal:8080"));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let (set, add) = (vec![pair("X-Tenant", "shop")], vec![pair("x-seen-by", "edge")]);
+    assert_eq!(request, Edits { set, add, remove: vec!["x-debug".into()] });
+    assert_eq!((response.set, response.remove), (vec![pair("x-a", "1")], vec!["server".to_owned()]));
+    let strip = Some(PathRewrite { matched: 1, parts: vec![PathPart::Rest] });
+    assert_eq!((&stripped.rewrite.path, &stripped.session), (&strip, &None));
+    let session = first.session.as_ref().unwrap();
+    assert_eq!((session.cookie.as_str(), session.ttl), ("sid", Some(Duration::from_secs(3_600))));
+    let mirror = first.mirror.as_ref().unwrap();
+    assert_eq!((mirror.upstream.as_str(), mirror.percent.0), ("shadow", 10));
+}
+
+#[test]
 fn an_http_route_has_one_action() {
     let config = config(EVERY_KEY);
-    let [first, healthz, all, old] = &config.live.listener("web").unwrap().routes[..] else { panic!() };
+    let [first, healthz, all, old, _] = &config.live.listener("web").unwrap().routes[..] else { panic!() };
     let shares = |route: &Route| {
         let shares = route.shares().iter().map(|share| (share.upstream.clone(), share.weight));
         shares.collect::<Vec<_>>()

@@ -222,11 +222,21 @@ impl Connection {
         Ok((route, permit))
     }
 
-    fn authorize(&self, route: &Route, client: ClientAddr) -> Result<Permit, Fault> {
+    /// Whether an exchange for `client` may take `route`, which is not noted as its own.
+    ///
+    /// # Errors
+    /// Policy says no.
+    pub fn authorize(&self, route: &Route, client: ClientAddr) -> Result<Permit, Fault> {
         let subject = Subject { client, identity: &self.identity };
         let denied =
             |error| Fault::new(Stage::Authorize, Whose::Client, Reason::RefusedPolicy).because(error);
         route.rule.decide(&subject).map_err(denied)
+    }
+
+    /// Does `work` beside the connection, which does not wait for it and may end before it; false if the
+    /// worker does too much of that already.
+    pub fn aside(&self, work: impl Future<Output = ()> + 'static) -> bool {
+        self.worker.aside(work)
     }
 
     /// The server name that its TLS hello asks for, in lower case.
@@ -271,7 +281,9 @@ impl Connection {
         let acquired_at = leased.as_ref().map_or_else(|_| Clock::now(), Lease::connected_at);
         row.acquired(record.worker(), acquired_at.since(started));
         let lease = leased?;
-        if lease.endpoint().is_leaving() || lease.endpoint().is_drained() {
+        // Who came back to a drained endpoint is one of its own.
+        let drained = lease.endpoint().is_drained() && ask.wish != Some(lease.endpoint().key());
+        if lease.endpoint().is_leaving() || drained {
             // It left or was drained while it was dialed: who did it could not find this row yet.
             record.end(Verdict { at: Clock::now().after(route.row.grace), reason: Reason::Drained });
         }

@@ -1,6 +1,6 @@
 //! One data-plane thread: a runtime of its own, on which its connections live and die.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
 use std::rc::Rc;
@@ -28,6 +28,8 @@ pub struct Worker {
     loads: Arc<Loads>,
     peers: Vec<mpsc::Sender<Command>>,
     handshakes: Handshakes,
+    /// How many works that no client waits for are under way.
+    asides: Rc<Cell<u32>>,
 }
 
 /// What a worker can be told.
@@ -44,6 +46,25 @@ pub(crate) enum Command {
 /// serve what they accept themselves.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 
+/// How many works that no client waits for a worker does at once.
+const ASIDES_MAX: u32 = 128;
+
+/// One of them, counted for as long as it lasts.
+struct Aside(Rc<Cell<u32>>);
+
+impl Aside {
+    fn begin(count: &Rc<Cell<u32>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
 impl Worker {
     pub(crate) fn new(
         id: WorkerId,
@@ -53,7 +74,15 @@ impl Worker {
         peers: Vec<mpsc::Sender<Command>>,
     ) -> Self {
         let handshakes = Handshakes::new();
-        Self { id, registry, snapshot: RefCell::new(snapshot), loads, peers, handshakes }
+        Self {
+            id,
+            registry,
+            snapshot: RefCell::new(snapshot),
+            loads,
+            peers,
+            handshakes,
+            asides: Rc::default(),
+        }
     }
 
     /// Which one it is.
@@ -114,6 +143,20 @@ impl Worker {
     #[allow(clippy::disallowed_methods)] // connections are spawned here, also those inside others
     pub(crate) fn serve_inside(&self, serving: impl Future<Output = ()> + 'static) {
         tokio::task::spawn_local(serving);
+    }
+
+    /// Spawns work that no client waits for; false if too much of that is under way.
+    #[allow(clippy::disallowed_methods)] // the one place that spawns what belongs to no connection
+    pub(crate) fn aside(&self, work: impl Future<Output = ()> + 'static) -> bool {
+        if self.asides.get() >= ASIDES_MAX {
+            return false;
+        }
+        let under_way = Aside::begin(&self.asides);
+        tokio::task::spawn_local(async move {
+            work.await;
+            drop(under_way);
+        });
+        true
     }
 
     /// Serves `accepted` here, or hands it to the worker with the fewest connections.

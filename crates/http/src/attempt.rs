@@ -93,8 +93,14 @@ pub(crate) async fn answer(
         RequestBody::Length(length) => Source::Length(length),
         RequestBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
     };
+    if let Some(copy) = plan.copy.take_if(|_| matches!(plan.body, RequestBody::None)) {
+        copy.send(&client.connection, Some(b""), plan.body);
+    }
     let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
     up.limit(way.http.settings.body);
+    if plan.copy.is_some() {
+        up.tap();
+    }
     if let Some(held) = held {
         up.begin_with(*held);
     }
@@ -109,7 +115,12 @@ pub(crate) async fn answer(
         };
         let reuse = match answered {
             Ok(heard) => match tries.after_answer(&mut attempt, &heard, story) {
-                None => return Ok(Answering { attempt, heard }),
+                None => {
+                    if let Some(copy) = plan.copy.take() {
+                        copy.send(&client.connection, attempt.up.tapped(), plan.body);
+                    }
+                    return Ok(Answering { attempt, heard });
+                }
                 Some(reuse) => reuse,
             },
             Err(fault) => tries.after_fault(&mut attempt, fault, story)?,
@@ -205,7 +216,7 @@ impl Waiting {
         loop {
             let began = !output.is_empty();
             // Behind an interim answer the next one may be there already.
-            if began && let Some(heard) = hear(plan, output, &mut self.scan, up)? {
+            if began && let Some(heard) = hear(plan, upstream.loan.endpoint(), output, &mut self.scan, up)? {
                 return Poll::Ready(Ok(heard));
             }
             match output.poll_fill(&mut upstream.io, ANSWER_LIMITS.head, cx) {

@@ -120,7 +120,7 @@ async fn serve(client: &mut Client, input: &mut Buffer, story: &mut Story) -> Re
     let Some(answer) = local::answer(&target.action, &plan, story) else {
         // acquire, and relay as far as the answer's head
         let priority = plan.priority.map_or(route.priority, |wanted| wanted.max(route.priority));
-        let ask = Ask { hash: plan.hash, priority, user: Ask::user_of(plan.client), ..Ask::default() };
+        let ask = Ask { priority, user: Ask::user_of(plan.client), ..plan.ask() };
         let way = Way { target: &target, route: &route, permit: &permit, http: &http, ask };
         let answering = match attempt::answer(client, input, story, &mut plan, way, started).await {
             Ok(answering) => answering,

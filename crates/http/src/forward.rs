@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use tieline_base::ClientAddr;
+use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
 use tieline_wire::http1::{
-    Kind, Method, Request, RequestBody, Response, Version, encode_request_line, encode_status_line,
+    Fields, Kind, Method, Request, RequestBody, Response, Version, encode_request_line, encode_status_line,
     push_decimal, push_field,
 };
 
 use crate::forwarders::Speaking;
+use crate::rewrite::{Edits, Rewrite};
 
 /// Who the request comes from, as its upstream is told.
 pub(crate) struct Origin<'a> {
@@ -55,10 +56,17 @@ pub(crate) fn loops(request: &Request<'_, '_>, node: &str) -> bool {
 }
 
 /// Writes the head that the upstream gets.
-pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
-    encode_request_line(&request.method, &request.target, out);
-    push_field("Host", request.host.as_bytes(), out);
-    request.fields.copy_kept(goes_up, out);
+///
+/// # Errors
+/// The path that the route makes of the one that came could be read as the name of a host.
+pub(crate) fn request(
+    request: &Request<'_, '_>,
+    origin: &Origin<'_>,
+    rewrite: Option<&Rewrite>,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    request_line(request, rewrite, out)?;
+    fields(request, rewrite, |_| true, out);
     match request.body {
         RequestBody::Chunked => push_field("Transfer-Encoding", b"chunked", out),
         RequestBody::Length(_) | RequestBody::None => {}
@@ -70,6 +78,77 @@ pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut 
         push_field("Connection", b"Upgrade", out);
         push_field("Upgrade", token.as_bytes(), out);
     }
+    provenance(request, origin, out);
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Writes the head of a copy, as far as it is known before the body is: without the length of one that comes
+/// in chunks, and without the empty line at the end. What only the original may ask for is left out.
+///
+/// # Errors
+/// As of [`request`].
+pub(crate) fn copy(
+    request: &Request<'_, '_>,
+    origin: &Origin<'_>,
+    rewrite: Option<&Rewrite>,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    request_line(request, rewrite, out)?;
+    fields(request, rewrite, |kind| kind != Kind::Expect, out);
+    push_field("X-Tieline-Mirror", b"1", out);
+    provenance(request, origin, out);
+    Ok(())
+}
+
+fn request_line(
+    request: &Request<'_, '_>,
+    rewrite: Option<&Rewrite>,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    let Some(path) = rewrite.and_then(|rewrite| rewrite.path.as_ref()) else {
+        encode_request_line(&request.method, &request.target, out);
+        return Ok(());
+    };
+    out.extend_from_slice(request.method.as_str().as_bytes());
+    out.push(b' ');
+    if !path.write(request.target.path, out) {
+        let fault = Fault::new(Stage::Route, Whose::Client, Reason::ProtocolError);
+        return Err(fault.because("the path would begin with two slashes once it is rewritten"));
+    }
+    if let Some(query) = request.target.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    Ok(())
+}
+
+/// The host, and what came and goes on.
+fn fields(
+    request: &Request<'_, '_>,
+    rewrite: Option<&Rewrite>,
+    also: impl Fn(Kind) -> bool,
+    out: &mut Vec<u8>,
+) {
+    let host = rewrite.and_then(|rewrite| rewrite.host.as_deref()).unwrap_or(request.host);
+    push_field("Host", host.as_bytes(), out);
+    match rewrite.map(|rewrite| &rewrite.request).filter(|edits| !edits.is_empty()) {
+        None => request.fields.copy_kept(|kind| goes_up(kind) && also(kind), out),
+        Some(edits) => copy_edited(&request.fields, edits, |kind| goes_up(kind) && also(kind), out),
+    }
+}
+
+/// Copies the lines that `keep` and `edits` want, and then what the edits bring.
+fn copy_edited(fields: &Fields<'_, '_>, edits: &Edits, keep: impl Fn(Kind) -> bool, out: &mut Vec<u8>) {
+    for field in fields.iter().filter(|field| keep(field.kind) && edits.keeps(field.name)) {
+        out.extend_from_slice(field.line);
+    }
+    edits.write(out);
+}
+
+/// Which way it came.
+fn provenance(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
     via(request, origin, out);
     if origin.tell != Tell::Forwarded {
         x_forwarded(origin, out);
@@ -83,7 +162,6 @@ pub(crate) fn request(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut 
         push_name(name, out);
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// The client and everybody between who is vouched for. What a client wrote left of that is nobody's word.
@@ -202,11 +280,31 @@ pub(crate) enum Stay {
     Upgrade,
 }
 
+/// What a route puts into the heads of answers.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ours<'a> {
+    pub(crate) edits: Option<&'a Edits>,
+    /// Whole lines.
+    pub(crate) lines: &'a [u8],
+}
+
 /// Writes the head that the client gets.
-pub(crate) fn response(response: &Response<'_, '_>, told: Told, stay: Stay, out: &mut Vec<u8>) {
+pub(crate) fn response(
+    response: &Response<'_, '_>,
+    told: Told,
+    stay: Stay,
+    ours: Ours<'_>,
+    out: &mut Vec<u8>,
+) {
     encode_status_line(response.status, response.reason, out);
     let length = told == Told::AsItIs;
-    response.fields.copy_kept(|kind| goes_down(kind, length), out);
+    match ours.edits.filter(|edits| !edits.is_empty()) {
+        None => response.fields.copy_kept(|kind| goes_down(kind, length), out),
+        Some(edits) => {
+            copy_edited(&response.fields, edits, |kind| goes_down(kind, length), out);
+        }
+    }
+    out.extend_from_slice(ours.lines);
     if told == Told::Chunked {
         push_field("Transfer-Encoding", b"chunked", out);
     }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use tieline_base::Fault;
+use tieline_pool::Endpoint;
 use tieline_wire::http1::{
     ChunkedDecoder, HeadScan, Limits, Response, ResponseBody, Room, Version, parse_response, quick_response,
 };
 
 use crate::buffer::Buffer;
 use crate::exchange::wrong_answer;
-use crate::forward::{self, Stay, Told};
+use crate::forward::{self, Ours, Stay, Told};
 use crate::plan::Plan;
 use crate::transfer::{Source, Transfer};
 use crate::tries;
@@ -44,15 +45,16 @@ pub(crate) const ANSWER_LIMITS: Limits = Limits { line: 8 * 1024, head: 64 * 102
 /// is what is left of the request, and `scan` remembers how far the head was sought.
 pub(crate) fn hear(
     plan: &Plan,
+    from: &Endpoint,
     output: &mut Buffer,
     scan: &mut HeadScan,
     up: &Transfer,
 ) -> Result<Option<Heard>, Fault> {
-    let at_once = if scan.is_fresh() { at_once(plan, output.bytes(), up) } else { None };
+    let at_once = if scan.is_fresh() { at_once(plan, from, output.bytes(), up) } else { None };
     let (heard, length) = match at_once {
         Some(heard) => heard,
         None => match scan.find(output.bytes(), &ANSWER_LIMITS).map_err(wrong_answer)? {
-            Some(length) => (read(plan, &output.bytes()[..length], up)?, length),
+            Some(length) => (read(plan, from, &output.bytes()[..length], up)?, length),
             None => return Ok(None),
         },
     };
@@ -61,25 +63,31 @@ pub(crate) fn hear(
 }
 
 /// The answer whose head is at the beginning of `bytes`, if that is whole and ordinary.
-fn at_once(plan: &Plan, bytes: &[u8], up: &Transfer) -> Option<(Heard, usize)> {
+fn at_once(plan: &Plan, from: &Endpoint, bytes: &[u8], up: &Transfer) -> Option<(Heard, usize)> {
     let mut room = Room::new();
     let (response, length) = quick_response(bytes, &ANSWER_LIMITS, &mut room, plan.kind)?;
-    Some((understand(plan, &response, length, up), length))
+    Some((understand(plan, from, &response, length, up), length))
 }
 
-fn read(plan: &Plan, head: &[u8], up: &Transfer) -> Result<Heard, Fault> {
+fn read(plan: &Plan, from: &Endpoint, head: &[u8], up: &Transfer) -> Result<Heard, Fault> {
     let mut room = Room::new();
     let response = parse_response(head, &ANSWER_LIMITS, &mut room, plan.kind).map_err(wrong_answer)?;
-    Ok(understand(plan, &response, head.len(), up))
+    Ok(understand(plan, from, &response, head.len(), up))
 }
 
-fn understand(plan: &Plan, response: &Response<'_, '_>, length: usize, up: &Transfer) -> Heard {
+fn understand(
+    plan: &Plan,
+    from: &Endpoint,
+    response: &Response<'_, '_>,
+    length: usize,
+    up: &Transfer,
+) -> Heard {
     let mut out = Vec::with_capacity(length + 64);
     if response.is_interim() {
         // 100 is for those who wait for it; HTTP/1.0 knows none at all.
         let wanted = plan.version == Version::Http11 && (response.status != 100 || plan.expects_continue);
         if wanted {
-            forward::response(response, Told::AsItIs, Stay::Silent, &mut out);
+            forward::response(response, Told::AsItIs, Stay::Silent, Ours::default(), &mut out);
         }
         return Heard::Interim(out);
     }
@@ -94,7 +102,9 @@ fn understand(plan: &Plan, response: &Response<'_, '_>, length: usize, up: &Tran
         (_, Version::Http10) => Stay::KeepAlive,
         (_, Version::Http11) => Stay::Silent,
     };
-    forward::response(response, told, stay, &mut out);
+    let cookie = plan.cookie(from);
+    let ours = Ours { edits: plan.edits(), lines: cookie.as_deref().unwrap_or_default() };
+    forward::response(response, told, stay, ours, &mut out);
     Heard::Final(Final {
         head: out,
         status: response.status,

@@ -16,6 +16,7 @@ pub(crate) struct Local {
 /// The answer of `action`; `None` if it forwards.
 pub(crate) fn answer(action: &Action, plan: &Plan, story: &Story) -> Option<Local> {
     let mut bytes = Vec::with_capacity(256);
+    let edits = plan.edits();
     let (status, body, media_type) = match action {
         Action::Forward => return None,
         Action::Redirect(parts, status) => {
@@ -32,12 +33,17 @@ pub(crate) fn answer(action: &Action, plan: &Plan, story: &Story) -> Option<Loca
     // RFC 9110 §15.3.5 and §15.4.5: these have no body and say nothing of one.
     let bodyless = matches!(status, 204 | 304);
     if !bodyless {
-        push_field("Content-Type", media_type.as_bytes(), &mut bytes);
+        if edits.is_none_or(|edits| edits.keeps("content-type")) {
+            push_field("Content-Type", media_type.as_bytes(), &mut bytes);
+        }
         bytes.extend_from_slice(b"Content-Length: ");
         push_decimal(body.len() as u64, &mut bytes);
         bytes.extend_from_slice(b"\r\n");
     }
     push_field("X-Request-Id", &story.request_id(), &mut bytes);
+    if let Some(edits) = edits {
+        edits.write(&mut bytes);
+    }
     if !plan.stays_open() {
         push_field("Connection", b"close", &mut bytes);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tieline_base::{ClientAddr, Fault, Priority, Reason, Stage, Whose};
 use tieline_conn::HashBy;
+use tieline_pool::Endpoint;
 use tieline_pool::balance::stable_key;
 use tieline_registry::Asked;
 use tieline_wire::http1::{
@@ -19,7 +20,11 @@ use crate::cookies::cookies;
 use crate::forward::{self, Origin};
 use crate::forwarders::{self, Speaking};
 use crate::guard::{self, Held, Slot, Verdict};
+use crate::mirror::{Copy, Mirror};
+use crate::rewrite::Edits;
+use crate::session::Ticket;
 use crate::site::{Action, Ask, Target};
+use crate::split::Split;
 use crate::story::Story;
 
 /// What is to be done for one request.
@@ -53,6 +58,12 @@ pub(crate) struct Plan {
     pub(crate) retried_before: bool,
     /// How important it says it is: it can only say that it is less than its way.
     pub(crate) priority: Option<Priority>,
+    /// Where its client was before.
+    pub(crate) ticket: Option<Ticket>,
+    /// Whether its client asked by TLS.
+    pub(crate) secure: bool,
+    /// A copy of it to be sent elsewhere.
+    pub(crate) copy: Option<Box<Copy>>,
 }
 
 /// Reads the head at the beginning of `bytes` and decides, if the head is whole and ordinary: what is to be
@@ -95,14 +106,12 @@ fn decide(
         path: &match_form(request.target.path),
         query: request.target.query,
         method: request.method.as_str(),
-        header: &|name, fits| {
-            let mut fields = request.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
-            fields.any(|field| forward::is_routable(field.kind, speaking.trusted) && fits(field.value))
-        },
+        header: &|name, fits| has_field(request, speaking.trusted, name, fits),
     };
     let split = http.site.find(&ask);
     let key = |by: &HashBy| key(by, client, request, speaking.client);
-    let target = split.map(|split| split.choose(split.by().map_or(0, |by| draw(by, &key))));
+    let (ticket, chosen) = split.map_or((None, None), |split| choose(split, request, &key));
+    let target = chosen.as_ref();
     let has_body = !matches!(request.body, RequestBody::None | RequestBody::Length(0));
     let verdict =
         target.and_then(|target| guard::ask(target, &ask, speaking.client, request.target.path, has_body));
@@ -119,16 +128,15 @@ fn decide(
         node: &http.settings.node,
         http2: client.connection.is_inside(),
     };
-    if goes_on {
-        forward::request(request, &origin, &mut forwarded);
+    let mut copied = None;
+    if let Some(target) = target.filter(|_| goes_on) {
+        forward::request(request, &origin, target.rewrite.as_deref(), &mut forwarded)?;
+        copied = copy(client, request, &origin, target)?;
     }
-    let asked = || {
-        let query = request.target.query.map(|query| format!("?{query}")).unwrap_or_default();
-        (host.to_string(), request.target.path.to_owned(), query)
-    };
+    let hash = target.map_or(0, |target| key(&target.route.hash_by));
     Ok(Plan {
-        target: target.cloned(),
-        asked: (!goes_on).then(asked),
+        target: chosen,
+        asked: (!goes_on).then(|| asked(request, &host)),
         head: forwarded,
         body: request.body,
         kind: RequestKind { upgrade: forward::upgrade(request).is_some(), ..request.kind() },
@@ -138,12 +146,15 @@ fn decide(
         expects_continue: request.expects_continue,
         te_trailers: request.te_trailers,
         client: speaking.client,
-        hash: target.map_or(0, |target| key(&target.route.hash_by)),
+        hash,
         verdict,
         held: None,
         slot: None,
         retried_before: request.fields.of_kind(Kind::Attempt).is_some(),
         priority: request.fields.of_kind(Kind::Priority).and_then(Priority::from_word),
+        ticket,
+        secure: matches!(speaking.scheme.unwrap_or(origin.scheme), "https" | "wss"),
+        copy: copied,
     })
 }
 
@@ -169,6 +180,33 @@ impl Plan {
     pub(crate) fn stays_open(&self) -> bool {
         let read = self.held.as_ref().is_some_and(|held| held.is_whole());
         self.keep_alive && (read || matches!(self.body, RequestBody::None))
+    }
+
+    /// What is wanted of an upstream connection.
+    pub(crate) fn ask(&self) -> tieline_pool::Ask {
+        let wish = self.ticket.map(|ticket| ticket.endpoint);
+        tieline_pool::Ask { hash: self.hash, wish, ..tieline_pool::Ask::default() }
+    }
+
+    /// The line for the head of an answer that brings the client back to `endpoint`, where the route has
+    /// sessions and it does not come back there anyway.
+    pub(crate) fn cookie(&self, endpoint: &Endpoint) -> Option<Vec<u8>> {
+        let target = self.target.as_ref()?;
+        let (session, upstream) = (target.session.as_ref()?, target.route.upstream.as_ref()?);
+        let stays = match &self.ticket {
+            Some(ticket) if ticket.endpoint == endpoint.key() => !session.is_aging(ticket),
+            // Full at the moment: its sessions are kept.
+            Some(ticket) => upstream.grants_wish(ticket.endpoint),
+            None => false,
+        };
+        let line = || session.line(stable_key(upstream.name()), endpoint.key(), self.secure);
+        if stays { None } else { line() }
+    }
+
+    /// How its route changes the fields of answers.
+    pub(crate) fn edits(&self) -> Option<&Edits> {
+        let rewrite = self.target.as_ref().and_then(|target| target.rewrite.as_deref());
+        rewrite.map(|rewrite| &rewrite.response)
     }
 
     /// Whether its body may come.
@@ -197,6 +235,33 @@ fn note(request: &Request<'_, '_>, host: &str, inside: bool, story: &mut Story) 
     story.bodyless = request.kind().head;
     let called = if inside { Form::of_call(request.fields.get("content-type")) } else { None };
     story.form = called.unwrap_or_else(|| Form::of(request.fields.get("accept")));
+}
+
+/// Whether `request` has a field of this name that fits, among those that routes may go by.
+pub(crate) fn has_field(
+    request: &Request<'_, '_>,
+    trusted: bool,
+    name: &str,
+    fits: &mut dyn FnMut(&[u8]) -> bool,
+) -> bool {
+    let mut fields = request.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+    fields.any(|field| forward::is_routable(field.kind, trusted) && fits(field.value))
+}
+
+/// The copy that is sent elsewhere, if one is. A connection that is upgraded cannot be copied.
+fn copy(
+    client: &Client,
+    request: &Request<'_, '_>,
+    origin: &Origin<'_>,
+    target: &Target,
+) -> Result<Option<Box<Copy>>, Fault> {
+    let drawn = |mirror: &&Arc<Mirror>| forward::upgrade(request).is_none() && mirror.draws();
+    let Some(mirror) = target.mirror.as_ref().filter(drawn) else { return Ok(None) };
+    let mut head = Vec::with_capacity(ADDED);
+    forward::copy(request, origin, target.rewrite.as_deref(), &mut head)?;
+    let kind = RequestKind { upgrade: false, ..request.kind() };
+    let copy = Copy::new(&client.connection, origin.speaking.client, mirror, head, kind);
+    Ok(copy.map(Box::new))
 }
 
 /// For whom it is asked; the table and the story learn of it where it is not who holds the connection.
@@ -228,13 +293,31 @@ fn key(by: &HashBy, client: &Client, request: &Request<'_, '_>, speaks: ClientAd
     }
 }
 
+/// Where it was asked of, for redirects: the host without its port, the path and the query.
+fn asked(request: &Request<'_, '_>, host: &str) -> (String, String, String) {
+    let query = request.target.query.map(|query| format!("?{query}")).unwrap_or_default();
+    (host.to_owned(), request.target.path.to_owned(), query)
+}
+
+/// Which of its upstreams: the one where the client was before, else one that is drawn.
+fn choose(
+    split: &Split,
+    request: &Request<'_, '_>,
+    key: &dyn Fn(&HashBy) -> u64,
+) -> (Option<Ticket>, Option<Arc<Target>>) {
+    match split.came_back(&request.fields) {
+        Some((ticket, target)) => (Some(ticket), Some(target.clone())),
+        None => (None, Some(split.choose(split.by().map_or(0, |by| draw(by, key))).clone())),
+    }
+}
+
 /// A number for the choice among upstreams: the same for what is equal by `by`.
 fn draw(by: &HashBy, key: &dyn Fn(&HashBy) -> u64) -> u64 {
     if *by == HashBy::Nothing { fastrand::u64(..) } else { key(by) }
 }
 
 /// In lower case and without its port, as routes name it.
-fn host_name(authority: &str) -> Cow<'_, str> {
+pub(crate) fn host_name(authority: &str) -> Cow<'_, str> {
     let name = match authority.rfind(':') {
         Some(colon) if !authority.ends_with(']') => &authority[..colon],
         _ => authority,

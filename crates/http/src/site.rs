@@ -9,6 +9,9 @@ use tieline_registry::RouteRow;
 use tieline_wire::http1::match_form;
 
 use crate::guard::Guards;
+use crate::mirror::Mirror;
+use crate::rewrite::Rewrite;
+use crate::session::Session;
 use crate::split::Split;
 use crate::tries::Retry;
 
@@ -76,6 +79,12 @@ pub struct Target {
     pub action: Action,
     /// What stands before it.
     pub guards: Option<Guards>,
+    /// What it changes of requests and answers.
+    pub rewrite: Option<Box<Rewrite>>,
+    /// How its clients come back to the endpoint that served them.
+    pub session: Option<Arc<Session>>,
+    /// Where copies of its requests are sent.
+    pub mirror: Option<Arc<Mirror>>,
     /// From the whole request sent to the first byte of its answer.
     pub first_byte: Duration,
     /// Between two bytes of an answer.

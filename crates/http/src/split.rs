@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use tieline_conn::HashBy;
+use tieline_pool::balance::stable_key;
+use tieline_wire::http1::Fields;
 
+use crate::session::Ticket;
 use crate::site::Target;
 
 /// Where the requests of a route go: to one target, or to several that share them by weight.
@@ -36,6 +39,15 @@ impl Split {
     pub fn new(first: Share, rest: Vec<Share>, by: HashBy) -> Self {
         let total = std::iter::once(&first).chain(&rest).map(|share| u64::from(share.weight)).sum();
         Self { first, rest, total, by }
+    }
+
+    /// Where the client of a request with these fields was before, and the target that leads there.
+    pub(crate) fn came_back(&self, fields: &Fields<'_, '_>) -> Option<(Ticket, &Arc<Target>)> {
+        let ticket = self.first.target.session.as_ref()?.of(fields)?;
+        let leads = |target: &&Arc<Target>| {
+            target.route.row.upstream_name().is_some_and(|name| stable_key(name) == ticket.upstream)
+        };
+        self.targets().find(leads).map(|target| (ticket, target))
     }
 
     /// What decides, if there is a choice.

@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 
 use crate::buffer::{Buffer, SIZE};
 use crate::guard::Held;
+use crate::mirror::Tap;
 
 /// How the sender frames the body.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct Transfer {
     lost: bool,
     /// How many bytes of body may still come.
     left: u64,
+    /// What came of the body, where somebody else wants it too.
+    tap: Option<Box<Tap>>,
 }
 
 /// Which end broke it.
@@ -67,8 +70,8 @@ impl Transfer {
     /// `head` first, then what `source` frames, as chunks or as it comes.
     pub(crate) fn new(head: Vec<u8>, source: Source, chunked: bool, trailers: bool) -> Self {
         let done = matches!(source, Source::Nothing | Source::Length(0));
-        let (took, hold, lost, left) = (false, 0, false, u64::MAX);
-        Self { source, chunked, trailers, pending: head, sent: 0, took, done, hold, lost, left }
+        let (took, hold, lost, left, tap) = (false, 0, false, u64::MAX, None);
+        Self { source, chunked, trailers, pending: head, sent: 0, took, done, hold, lost, left, tap }
     }
 
     /// Takes what was read of the body before: it goes out behind the head.
@@ -76,6 +79,7 @@ impl Transfer {
         let Held { data, rest, trailers } = held;
         self.left = self.left.saturating_sub(data.len() as u64);
         push(&mut self.pending, &data, self.chunked);
+        keep(&mut self.tap, &data);
         self.done = matches!(rest, Source::Nothing);
         if self.done && self.chunked {
             encode_last_chunk(&trailers, &mut self.pending);
@@ -86,6 +90,16 @@ impl Transfer {
     /// Lets the body be so large at most.
     pub(crate) fn limit(&mut self, most: Option<u64>) {
         self.left = most.unwrap_or(u64::MAX);
+    }
+
+    /// Keeps what comes of the body.
+    pub(crate) fn tap(&mut self) {
+        self.tap = Some(Box::default());
+    }
+
+    /// The whole body that was kept, if it came to its end and is not too long.
+    pub(crate) fn tapped(&self) -> Option<&[u8]> {
+        self.tap.as_ref().filter(|_| self.done).and_then(|tap| tap.body())
     }
 
     /// Whether everything was taken from the sender and handed to the receiver.
@@ -116,8 +130,11 @@ impl Transfer {
 
     /// The same for a second receiver, if all of it is here.
     pub(crate) fn twin(&self) -> Option<Transfer> {
-        let pending = self.pending.clone();
-        self.is_whole().then(|| Transfer::new(pending, Source::Nothing, self.chunked, self.trailers))
+        if !self.is_whole() {
+            return None;
+        }
+        let twin = Transfer::new(self.pending.clone(), Source::Nothing, self.chunked, self.trailers);
+        Some(Transfer { tap: self.tap.clone(), ..twin })
     }
 
     /// Whether none of what was sent is lost: it can be sent again.
@@ -200,6 +217,7 @@ impl Transfer {
             Source::Length(left) if !self.chunked => {
                 let count = clamp(*left, input.bytes().len());
                 self.pending.extend_from_slice(&input.bytes()[..count]);
+                keep(&mut self.tap, &input.bytes()[..count]);
                 input.consume(count);
                 *left -= count as u64;
                 self.done = *left == 0;
@@ -234,6 +252,7 @@ impl Transfer {
         }
         let bytes = &input.bytes()[..clamp(left, input.bytes().len())];
         let count = ready!(Pin::new(to).poll_write(cx, bytes)).map_err(Break::Receiver)?;
+        keep(&mut self.tap, &bytes[..count]);
         input.consume(count);
         self.took = true;
         if let Source::Length(left) = &mut self.source {
@@ -252,6 +271,7 @@ impl Transfer {
                 *left -= count as u64;
                 self.done = *left == 0;
                 push(&mut self.pending, &input.bytes()[..count], self.chunked);
+                keep(&mut self.tap, &input.bytes()[..count]);
                 input.consume(count);
                 if self.done {
                     self.finish();
@@ -267,6 +287,7 @@ impl Transfer {
                     let length = chunk.data.len() as u64;
                     self.left = self.left.checked_sub(length).ok_or(Break::TooLarge)?;
                     push(&mut self.pending, &input.bytes()[chunk.data.clone()], self.chunked);
+                    keep(&mut self.tap, &input.bytes()[chunk.data.clone()]);
                     input.consume(chunk.consumed);
                     if chunk.progress == Progress::Done {
                         self.done = true;
@@ -298,6 +319,12 @@ impl Transfer {
             (Source::Chunked(decoder), true) => encode_last_chunk(decoder.trailers(), &mut self.pending),
             _ => self.pending.extend_from_slice(LAST_CHUNK),
         }
+    }
+}
+
+fn keep(tap: &mut Option<Box<Tap>>, piece: &[u8]) {
+    if let Some(tap) = tap {
+        tap.take(piece);
     }
 }
 

@@ -73,6 +73,11 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// Whether those who were there before may come back to it.
+    pub fn keeps_its_own(self) -> bool {
+        matches!(self, Standing::Healthy | Standing::Draining)
+    }
+
     /// The word for it in the API and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -121,6 +126,8 @@ pub struct Turn {
     pub random: u64,
     /// The key of [`Balance::Hash`].
     pub hash: u64,
+    /// The [`Candidate::key`] that is wanted before all others.
+    pub wish: Option<u64>,
     /// Round-robin's time: the pass of the endpoint that was chosen last.
     pub clock: u64,
 }
@@ -143,8 +150,9 @@ pub enum NoChoice {
     Full,
 }
 
-/// Chooses one of `candidates`. The usable tier comes first ([`select`]), then those with room that were not
-/// yet tried (or, when all were, any with room), then the method. Allocates only if `scratch` is too small.
+/// Chooses one of `candidates`. The one that is wished for comes first, if it may be chosen. Else the usable
+/// tier ([`select`]), then those with room that were not yet tried (or, when all were, any with room), then
+/// the method. Allocates only if `scratch` is too small.
 ///
 /// # Errors
 /// [`NoChoice`].
@@ -155,7 +163,11 @@ pub fn pick(
     turn: Turn,
     scratch: &mut Vec<usize>,
 ) -> Result<Choice, NoChoice> {
-    let selection = select(candidates, panic).ok_or(NoChoice::Empty)?;
+    let selection = select(candidates, panic);
+    if let Some(index) = turn.wish.and_then(|key| wished(candidates, key)) {
+        return Ok(Choice { index, why: Why::wished(balance, &candidates[index], selection) });
+    }
+    let selection = selection.ok_or(NoChoice::Empty)?;
     gather(scratch, candidates, |c| selection.admits(c) && c.room && !c.tried);
     if scratch.is_empty() {
         gather(scratch, candidates, |c| selection.admits(c) && c.room);
@@ -175,6 +187,11 @@ pub fn pick(
         again: chosen.tried,
     };
     Ok(Choice { index, why })
+}
+
+/// The candidate of this key, if it may be chosen by it alone: an operator's drain is for others.
+fn wished(candidates: &[Candidate], key: u64) -> Option<usize> {
+    candidates.iter().position(|c| c.key == key && c.standing.keeps_its_own() && c.room && !c.tried)
 }
 
 fn gather(scratch: &mut Vec<usize>, candidates: &[Candidate], fits: impl Fn(&Candidate) -> bool) {

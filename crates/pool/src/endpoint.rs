@@ -129,6 +129,11 @@ impl Endpoint {
         &self.label
     }
 
+    /// A number that stands for its label, the same in every process: for those who want to come back to it.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
     /// Its address as configured.
     pub fn configured(&self) -> &Address {
         &self.configured

@@ -29,6 +29,9 @@ use crate::upstream::Upstream;
 pub struct Ask {
     /// Asks with the same key go to the same endpoint, where the upstream balances by hash.
     pub hash: u64,
+    /// The endpoint that is wanted before all others, by its [`Endpoint::key`]: it is chosen if it is up, and
+    /// even if an operator drains it; not if it is full.
+    pub wish: Option<u64>,
     /// Whether a connection will do that others have used.
     pub reuse: Reuse,
     /// How important it is, where others wait too.
@@ -306,7 +309,7 @@ impl<'a> Dialing<'a> {
 
     /// Chooses an endpoint and takes a seat at it.
     fn seat(&mut self, now: Moment) -> Result<(Seat<'a>, Why), NoChoice> {
-        let (endpoint, why) = self.upstream.seat(self.place.ticket, self.ask.hash, &self.tried, now)?;
+        let (endpoint, why) = self.upstream.seat(self.place.ticket, &self.ask, &self.tried, now)?;
         self.place.spent = true;
         Ok((Seat::at(self.upstream, endpoint), why))
     }

@@ -13,6 +13,7 @@ use crate::balance::{Balance, NoChoice, Turn, Why, stride};
 use crate::endpoint::{Birth, Endpoint};
 use crate::gate::{Gate, Ledger};
 use crate::health::Verdict;
+use crate::lease::Ask;
 use crate::load::Load;
 use crate::name::{Answer, Name};
 use crate::retry::RetryBudget;
@@ -135,6 +136,13 @@ impl Upstream {
         self.roster.load().endpoints.clone()
     }
 
+    /// Whether an ask for the endpoint of this [`Endpoint::key`] may be granted, now or when it has room.
+    pub fn grants_wish(&self, key: u64) -> bool {
+        let (roster, now) = (self.roster.load(), Clock::now());
+        let endpoint = roster.endpoints.iter().find(|endpoint| endpoint.key() == key);
+        endpoint.is_some_and(|endpoint| endpoint.standing(now).keeps_its_own())
+    }
+
     /// How everything stands now.
     pub fn status(&self) -> UpstreamStatus {
         let now = Clock::now();
@@ -184,18 +192,18 @@ impl Upstream {
     pub(crate) fn seat(
         &self,
         ticket: Option<Ticket>,
-        hash: u64,
+        ask: &Ask,
         tried: &[EndpointId],
         now: Moment,
     ) -> Result<(Arc<Endpoint>, Why), NoChoice> {
         let Some(ticket) = ticket else {
-            let (endpoint, why) = self.choose(&self.roster.load(), hash, tried, now)?;
+            let (endpoint, why) = self.choose(&self.roster.load(), ask, tried, now)?;
             return if endpoint.tally.enter() { Ok((endpoint, why)) } else { Err(NoChoice::Full) };
         };
         self.gate.with(|ledger| {
             // The roster changes under this lock, so it agrees with the ledger.
             let roster = self.roster.load();
-            let chosen = self.choose(&roster, hash, tried, now);
+            let chosen = self.choose(&roster, ask, tried, now);
             if matches!(chosen, Err(NoChoice::Full)) {
                 // The place was promised room that has closed. The ledger must know before the ask lines up
                 // again.
@@ -216,17 +224,19 @@ impl Upstream {
     fn choose(
         &self,
         roster: &Roster,
-        hash: u64,
+        ask: &Ask,
         tried: &[EndpointId],
         now: Moment,
     ) -> Result<(Arc<Endpoint>, Why), NoChoice> {
+        // Whoever belongs to another endpoint is not sent to see how this one does.
         if roster.settings.breaker.is_some()
+            && ask.wish.is_none()
             && let Some((endpoint, why)) = roster.probed(now, tried)
         {
             return Ok((endpoint, why));
         }
         let clock = self.turn_clock.load(Ordering::Relaxed);
-        let turn = Turn { random: fastrand::u64(..), hash, clock };
+        let turn = Turn { random: fastrand::u64(..), hash: ask.hash, wish: ask.wish, clock };
         let mut choice = roster.choose(now, turn, tried)?;
         // Two that come in the same instant may both see that a breaker lets one through.
         while roster.endpoints[choice.index].wants_probe(now)
@@ -235,7 +245,7 @@ impl Upstream {
             choice = roster.choose(now, turn, tried)?;
         }
         let endpoint = &roster.endpoints[choice.index];
-        if roster.settings.balance == Balance::RoundRobin {
+        if roster.settings.balance == Balance::RoundRobin && !choice.why.by_wish() {
             let candidate = endpoint.candidate(now, roster.settings.slow_start, false);
             let due = candidate.pass.max(clock);
             self.turn_clock.fetch_max(due, Ordering::Relaxed);

@@ -18,7 +18,7 @@ mod verdict;
 pub use exchanged::{Asked, Exchanged};
 pub use filter::{Filter, FilterError};
 pub use histogram::{BUCKETS, Histogram, HistogramReading};
-pub use meter::{ListenerRow, Meter, MeterReading, RouteRow, UpstreamRow};
+pub use meter::{ListenerRow, Meter, MeterReading, Mirrored, RouteRow, UpstreamRow};
 pub use record::{Chosen, Ended, Opening, Record, Settled};
 pub use row::{ExchangeRow, Note, Row, StageMark, Story};
 pub use table::{Finished, Limits, Registry, Told};

@@ -48,6 +48,36 @@ pub struct UpstreamRow {
     /// Its name in the config.
     pub name: Box<str>,
     cells: PerWorker<Waits>,
+    mirrored: [AtomicU64; Mirrored::ALL.len()],
+}
+
+/// What became of a copy of an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mirrored {
+    /// It was answered, in whatever way.
+    Answered,
+    /// It was not.
+    Failed,
+    /// It was not sent, because too many others were on their way.
+    Dropped,
+    /// It was not sent, because what it copies was too large, or did not come whole.
+    TooLarge,
+}
+
+impl Mirrored {
+    /// Every one.
+    pub const ALL: [Mirrored; 4] =
+        [Mirrored::Answered, Mirrored::Failed, Mirrored::Dropped, Mirrored::TooLarge];
+
+    /// The word for it in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mirrored::Answered => "answered",
+            Mirrored::Failed => "failed",
+            Mirrored::Dropped => "dropped",
+            Mirrored::TooLarge => "too-large",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +88,17 @@ struct Waits {
 
 impl UpstreamRow {
     pub(crate) fn new(name: &str, workers: usize) -> Self {
-        Self { name: name.into(), cells: PerWorker::new(workers) }
+        Self { name: name.into(), cells: PerWorker::new(workers), mirrored: Default::default() }
+    }
+
+    /// Counts what became of a copy that was to be sent there.
+    pub fn mirrored(&self, outcome: Mirrored) {
+        self.mirrored[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How often each outcome was, in the order of [`Mirrored::ALL`].
+    pub fn mirrors(&self) -> [u64; Mirrored::ALL.len()] {
+        std::array::from_fn(|at| self.mirrored[at].load(Relaxed))
     }
 
     /// Counts how long a connection was in *acquire*, its waiting and every try counted in.

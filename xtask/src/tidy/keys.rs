@@ -11,7 +11,7 @@ const BLOCKS: [&str; 4] = ["server", "admin", "listener", "upstream"];
 const INNER: [&str; 6] = ["limits", "timeouts", "pool", "retry", "health", "allow"];
 
 /// Tables whose keys are names of the user's choice.
-const FREE: [&str; 2] = ["route.headers", "route.query"];
+const FREE: [&str; 4] = ["route.headers", "route.query", "_headers.set", "_headers.add"];
 
 /// `server.rs` is a file.
 const ENDINGS: [&str; 7] = ["json", "md", "rs", "sock", "toml", "token", "yaml"];

@@ -19,13 +19,12 @@ pub(crate) fn references(
     let mut used = HashSet::new();
     let mut tied = |draft: Draft| -> Option<Route> {
         let mut sound = true;
-        for share in draft.route.shares() {
-            let name = &share.upstream;
-            if known.contains(name.as_str()) {
-                used.insert(name.clone());
+        for (name, place) in draft.route.named_upstreams() {
+            if known.contains(name) {
+                used.insert(name.to_owned());
                 continue;
             }
-            let error = problems.error(share.place, format!("upstream \"{name}\" does not exist"));
+            let error = problems.error(place, format!("upstream \"{name}\" does not exist"));
             error.maybe(|| Some(meant(name, upstreams)));
             sound = false;
         }

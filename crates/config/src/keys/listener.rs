@@ -5,6 +5,7 @@ use std::time::Duration;
 use Protocol::{Http, Mysql, Postgres, Tcp, Wireguard};
 use tieline_base::Bytes;
 
+use super::forwarding::{EDITS, MIRROR, RESPONSE_EDITS, REWRITE, SESSION, SHARE};
 use super::guards::{API, LISTENER_RATE, RATE};
 use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
 use crate::protocol::Protocol;
@@ -314,6 +315,40 @@ pub(crate) static ROUTE: Block = Block {
             )
             .example("cookie:sid")
             .only(&[Http]),
+        key("rewrite", Kind::Table(&REWRITE))
+            .or_else("Upstreams are asked for the path and the host that clients ask for.")
+            .means("The path and the host that upstreams are asked for.")
+            .example(r#"{ strip_prefix = "/api" }"#)
+            .only(&[Http]),
+        key("request_headers", Kind::Table(&EDITS))
+            .or_else("Fields of requests are passed on as they come.")
+            .means("What is changed of the fields of requests.")
+            .example(r#"{ set = { x-tenant = "shop" }, remove = ["x-debug"] }"#)
+            .only(&[Http]),
+        key("response_headers", Kind::Table(&RESPONSE_EDITS))
+            .or_else("Fields of answers are passed on as they come.")
+            .means("What is changed of the fields of answers.")
+            .example(r#"{ set = { strict-transport-security = "max-age=31536000" }, remove = ["server"] }"#)
+            .only(&[Http]),
+        key("session", Kind::Table(&SESSION))
+            .or_else("Every request goes to the endpoint that is best for it.")
+            .means(
+                "Clients come back to the endpoint that served them, by a cookie that only this server can \
+                 read. One whose endpoint is gone, down or ejected gets another, and another cookie; an \
+                 endpoint that is drained keeps its own clients and gets no new ones; one that is full is \
+                 passed over for that request alone.",
+            )
+            .example(r#"{ cookie = "tieline_session", ttl = "1h" }"#)
+            .only(&[Http]),
+        key("mirror", Kind::Table(&MIRROR))
+            .or_else("Requests are sent once.")
+            .means(
+                "Copies of requests are sent to another upstream, with `X-Tieline-Mirror`. Nobody waits for \
+                 their answers, which are thrown away. Requests with a body of more than 64 KiB, and \
+                 upgrades, are not copied.",
+            )
+            .example(r#"{ upstream = "shadow", percent = "10%" }"#)
+            .only(&[Http]),
         key("redirect", Kind::Table(&REDIRECT))
             .or_else("The route has an `upstream`, or answers by `respond`.")
             .means("Tells clients to ask elsewhere.")
@@ -378,22 +413,6 @@ pub(crate) static ROUTE: Block = Block {
             .example("5m"),
     ],
     later: &[of_protocols("database", &[Postgres, Mysql]), of_protocols("user", &[Postgres, Mysql])],
-};
-
-pub(crate) static SHARE: Block = Block {
-    path: "listener.*.route.upstream",
-    meaning: "One of several upstreams that share the requests of a route.",
-    keys: &[
-        key("name", Kind::Name)
-            .means("The upstream that gets its part of the requests.")
-            .example("orders-next")
-            .only(&[Http]),
-        key("weight", Kind::Whole { least: 0, most: 1_000_000 })
-            .or("1")
-            .means("Its part of the requests, beside the weights of the others; 0 takes it out of use.")
-            .example("5"),
-    ],
-    later: &[],
 };
 
 pub(crate) static REDIRECT: Block = Block {

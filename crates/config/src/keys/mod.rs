@@ -1,5 +1,6 @@
 //! Every key of the file, as data. Read it beside a config: it stands in the same order.
 
+mod forwarding;
 mod group;
 mod guards;
 mod listener;

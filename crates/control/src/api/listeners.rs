@@ -168,7 +168,7 @@ pub(super) async fn routes(permit: AdminPermit, State(plane): State<Plane>) -> J
             listener: listener.name.clone(),
             line: route.place.line,
             sni: route.sni.iter().map(ToString::to_string).collect(),
-            upstream: route.upstreams().next().unwrap_or_default().to_owned(),
+            upstream: route.shares().first().map_or_else(String::new, |share| share.upstream.clone()),
             shares: route.shares().iter().map(ShareStatus::of).collect(),
             access: if route.access == Access::Public { "public" } else { "policy" },
             allow_from: allow_from(&route.access),

@@ -9,7 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use tieline_base::{Reason, Stage};
 use tieline_conn::Server;
 use tieline_pool::{EndpointStatus, LoadCounts, Standing, UpstreamStatus};
-use tieline_registry::{ListenerRow, MeterReading};
+use tieline_registry::{ListenerRow, MeterReading, Mirrored};
 
 use super::series::Series;
 
@@ -51,6 +51,7 @@ impl Collector for DataPlane {
         streams(&mut series, &listeners, &living)?;
         self.bytes(&mut series, &listeners, &living)?;
         waits(&mut series, &self.server)?;
+        mirrors(&mut series, &self.server)?;
         tallies(&mut series, &self.server)?;
         endpoints(&mut series, &self.server)
     }
@@ -113,6 +114,22 @@ fn tallies(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
         for tally in family {
             let labels: Vec<_> = tally.labels.iter().map(|(label, value)| (*label, &**value)).collect();
             counters.add(&labels, tally.count())?;
+        }
+    }
+    Ok(())
+}
+
+fn mirrors(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
+    let help = "Copies of requests to be sent to an upstream, by what became of them";
+    let mut family = series.counter("tieline_mirrored_requests", help)?;
+    for upstream in server.registry().upstreams() {
+        let counts = upstream.mirrors();
+        // Most upstreams get no copies.
+        if counts.iter().all(|count| *count == 0) {
+            continue;
+        }
+        for (outcome, count) in Mirrored::ALL.iter().zip(counts) {
+            family.add(&[("upstream", &upstream.name), ("outcome", outcome.as_str())], count)?;
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ impl Picker {
     }
 
     fn pick(&mut self, candidates: &mut [Candidate], hash: u64) -> usize {
-        let turn = Turn { random: self.random.u64(..), hash, clock: self.clock };
+        let turn = Turn { random: self.random.u64(..), hash, wish: None, clock: self.clock };
         let choice = pick(self.balance, Percent(50), candidates, turn, &mut self.scratch).unwrap();
         let chosen = &mut candidates[choice.index];
         let due = chosen.pass.max(self.clock);
@@ -53,7 +53,7 @@ impl Picker {
 }
 
 fn once(candidates: &[Candidate]) -> Result<Choice, NoChoice> {
-    let turn = Turn { random: 0, hash: 0, clock: 0 };
+    let turn = Turn { random: 0, hash: 0, wish: None, clock: 0 };
     pick(Balance::RoundRobin, Percent(50), candidates, turn, &mut Vec::new())
 }
 
@@ -217,6 +217,34 @@ fn a_full_tier_is_waited_for_not_passed_over() {
 }
 
 #[test]
+fn a_wish_is_granted_by_who_is_up_or_drained_and_has_room() {
+    let mut candidates = candidates(3);
+    let key = candidates[2].key;
+    let wish = |candidates: &[Candidate]| {
+        let turn = Turn { random: 0, hash: 0, wish: Some(key), clock: 0 };
+        pick(Balance::RoundRobin, Percent(50), candidates, turn, &mut Vec::new())
+            .map(|choice| (choice.index, choice.why.by_wish()))
+    };
+    (candidates[2].tier, candidates[2].in_flight) = (1, 1_000);
+    assert_eq!(wish(&candidates), Ok((2, true)), "though another tier is in use, and others carry less");
+    let unfit: [fn(&mut Candidate); 5] = [
+        |c| c.standing = Standing::Unhealthy,
+        |c| c.standing = Standing::Ejected,
+        |c| c.room = false,
+        |c| c.tried = true,
+        |c| c.key ^= 1,
+    ];
+    for spoil in unfit {
+        let mut changed = candidates.clone();
+        spoil(&mut changed[2]);
+        assert!(matches!(wish(&changed), Ok((0 | 1, false))));
+    }
+    candidates.iter_mut().for_each(|candidate| candidate.standing = Standing::Draining);
+    assert_eq!(wish(&candidates), Ok((2, true)), "a drained endpoint keeps its own");
+    assert_eq!(once(&candidates), Err(NoChoice::Empty), "and gets no new ones");
+}
+
+#[test]
 fn why_says_it_in_one_line() {
     let mut candidates = candidates(4);
     for candidate in &mut candidates {
@@ -225,7 +253,7 @@ fn why_says_it_in_one_line() {
         candidate.latency = Some(Duration::from_micros(1_200));
     }
     candidates[3].standing = Standing::Ejected;
-    let turn = Turn { random: 0, hash: 0, clock: 0 };
+    let turn = Turn { random: 0, hash: 0, wish: None, clock: 0 };
     let why = |balance, candidates: &[Candidate]| {
         pick(balance, Percent(50), candidates, turn, &mut Vec::new()).unwrap().why.to_string()
     };
@@ -277,7 +305,7 @@ proptest! {
         panic in 0u8..=100,
         (random, hash, clock) in any::<(u64, u64, u32)>(),
     ) {
-        let turn = Turn { random, hash, clock: u64::from(clock) };
+        let turn = Turn { random, hash, wish: None, clock: u64::from(clock) };
         let selection = select(&candidates, Percent(panic));
         let usable = |c: &Candidate| selection.is_some_and(|s| s.admits(c)) && c.room;
         match pick(balance, Percent(panic), &candidates, turn, &mut Vec::new()) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Balance, Selection};
+use super::{Balance, Candidate, Selection};
 
 /// Why an endpoint was chosen; `Display` says it in one line. Small and `Copy`: text is made when one asks.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -22,6 +22,19 @@ impl Why {
         Why { balance, rule: Rule::Probe, in_flight, latency: None, selection, again: false }
     }
 
+    /// For an endpoint that was wished for.
+    pub(super) fn wished(balance: Balance, chosen: &Candidate, selection: Option<Selection>) -> Self {
+        let none = Selection { tier: chosen.tier, available: 0, members: 0, panic: false };
+        let Candidate { in_flight, latency, .. } = *chosen;
+        let selection = selection.unwrap_or(none);
+        Self { balance, rule: Rule::Wished, in_flight, latency, selection, again: false }
+    }
+
+    /// Whether it was chosen because it was wished for.
+    pub fn by_wish(&self) -> bool {
+        self.rule == Rule::Wished
+    }
+
     /// Whether health was disregarded, because too few endpoints have it.
     pub fn in_panic(&self) -> bool {
         self.selection.panic
@@ -32,6 +45,7 @@ impl Why {
 pub(super) enum Rule {
     Only,
     Probe,
+    Wished,
     LowestOfTwo,
     NextInTurn,
     Drawn,
@@ -48,6 +62,7 @@ impl fmt::Display for Why {
         match self.rule {
             Rule::Only => write!(f, "the only one with room")?,
             Rule::Probe => write!(f, "to see whether it is well again: its breaker is half open")?,
+            Rule::Wished => write!(f, "the one of its session")?,
             Rule::LowestOfTwo => write!(f, "lowest of two by {balance}: {in_flight} in flight")?,
             Rule::NextInTurn => write!(f, "next in turn by {balance}")?,
             Rule::Drawn => write!(f, "drawn by weight")?,

@@ -27,7 +27,7 @@ pub enum Kind {
     /// proxies.
     Forwarding,
     /// Never passed on: `Proxy` (CGI takes it for a setting), names with `_` (CGI takes them for others), and
-    /// `X-Tieline-*`, in which nobody but us says who the client is.
+    /// `X-Tieline-*`, in which nobody but us says who the client is and what is a copy.
     Dropped,
     /// What the client waits for before it sends the body.
     Expect,
