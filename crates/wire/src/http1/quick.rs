@@ -11,6 +11,7 @@ use super::facts::Facts;
 use super::fields::{Fields, Room, Slot};
 use super::request::{Request, assemble};
 use super::response::{Response, conclude};
+use super::target::needs_a_look;
 use super::{Kind, Limits, Method, RequestKind, Target, Version};
 
 /// The request whose head is at the beginning of `bytes`, and how long that is. `None` says nothing of it: it
@@ -77,14 +78,16 @@ fn target(bytes: &[u8], start: usize) -> Option<(Target<'_>, usize)> {
     if *bytes.get(start)? != b'/' {
         return None;
     }
-    let (mut at, mut seen) = (start + 1, 0);
+    let (mut at, mut plain) = (start + 1, true);
     let stop = loop {
         let byte = *bytes.get(at)?;
         let class = class_of(byte);
         if !is_path_class(class) {
             break byte;
         }
-        seen |= class;
+        if class & PATH_SPECIAL != 0 && needs_a_look(bytes, at) {
+            plain = false;
+        }
         at += 1;
     };
     let path = str::from_utf8(&bytes[start..at]).ok()?;
@@ -95,7 +98,7 @@ fn target(bytes: &[u8], start: usize) -> Option<(Target<'_>, usize)> {
         query = Some(str::from_utf8(&bytes[begin..at]).ok()?);
     }
     let raw = if query.is_none() { path } else { str::from_utf8(&bytes[start..at]).ok()? };
-    Some((Target::of_origin(path, query, raw, seen & PATH_SPECIAL == 0), at))
+    Some((Target::of_origin(path, query, raw, plain), at))
 }
 
 /// Reads the fields from `at` to the empty line into `room`: what they say together, and where the head ends.

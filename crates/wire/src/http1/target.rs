@@ -79,7 +79,7 @@ impl<'b> Target<'b> {
                 (path, Some(query.ok_or(HttpError::Target)?))
             }
         };
-        let plain = !path.bytes().any(|byte| class_of(byte) & PATH_SPECIAL != 0);
+        let plain = !(0..path.len()).any(|at| needs_a_look(path.as_bytes(), at));
         Ok(Self::of_origin(path, query, raw, plain))
     }
 
@@ -101,4 +101,11 @@ impl<'b> Target<'b> {
         }
         Ok(Self { scheme: Some(scheme), authority: Some(authority), ..parsed })
     }
+}
+
+/// Whether two servers could read the byte of `path` at `at` differently. A dot begins a segment of dots, or it
+/// is a letter as any other.
+#[inline]
+pub(super) fn needs_a_look(path: &[u8], at: usize) -> bool {
+    class_of(path[at]) & PATH_SPECIAL != 0 && (path[at] != b'.' || at == 0 || path[at - 1] == b'/')
 }

@@ -235,6 +235,17 @@ proptest! {
     }
 
     #[test]
+    fn a_plain_path_is_safe_and_its_own_form(path in "/([a-z/.;]|%(2e|2f|5c|00|3b|41|25)){0,8}") {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut room = Room::new();
+        let request = parse_request(head.as_bytes(), &Limits::default(), &mut room).unwrap();
+        if request.target.is_plain() {
+            prop_assert!(Path::checked(&path).is_ok());
+            prop_assert_eq!(match_form(&path), path.as_str());
+        }
+    }
+
+    #[test]
     fn an_accepted_path_hides_nothing_in_its_form(path in "/([a-z/.;]|%(2e|2f|5c|00|3b|41|25)){0,8}") {
         if let Ok(checked) = Path::checked_by(&path, &PathRules::default()) {
             prop_assert_eq!(checked.as_str(), &path);
