@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
 use tieline_wire::http1::{
     Fields, Kind, Method, Request, RequestBody, Response, Version, encode_request_line, encode_status_line,
-    push_decimal, push_field,
+    push_field,
 };
 
 use crate::forwarders::Speaking;

@@ -10,8 +10,8 @@ const QUERY: u8 = 4;
 const HOST: u8 = 8;
 /// A byte of a field's value.
 const VALUE: u8 = 16;
-/// A byte of a path that needs a closer look (see [`Path`](super::Path)), a dot only behind a slash; a mark on
-/// top of the others.
+/// A byte of a path that needs a closer look (see [`Path`](super::Path)), a dot only behind a slash; a mark
+/// on top of the others.
 pub(super) const PATH_SPECIAL: u8 = 32;
 /// An underscore; likewise.
 pub(super) const HAS_UNDERSCORE: u8 = 64;

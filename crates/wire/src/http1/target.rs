@@ -103,8 +103,8 @@ impl<'b> Target<'b> {
     }
 }
 
-/// Whether two servers could read the byte of `path` at `at` differently. A dot begins a segment of dots, or it
-/// is a letter as any other.
+/// Whether two servers could read the byte of `path` at `at` differently. A dot begins a segment of dots, or
+/// it is a letter as any other.
 #[inline]
 pub(super) fn needs_a_look(path: &[u8], at: usize) -> bool {
     class_of(path[at]) & PATH_SPECIAL != 0 && (path[at] != b'.' || at == 0 || path[at - 1] == b'/')
