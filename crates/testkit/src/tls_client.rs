@@ -76,7 +76,10 @@ impl TlsClient {
     /// If it does not.
     #[track_caller]
     pub fn await_end(&mut self) -> String {
-        let ended = wait_until(PATIENCE, || matches!(self.child.try_wait(), Ok(Some(_))));
+        let ended = wait_until(PATIENCE, || {
+            // Who follows what it says holds the text until there is no more.
+            matches!(self.child.try_wait(), Ok(Some(_))) && Arc::strong_count(&self.output) == 1
+        });
         assert!(ended, "the connection goes on:\n{}", self.output());
         self.output()
     }
