@@ -27,8 +27,8 @@ impl Form {
 
     /// The form that an `Accept` field asks for: a page if it names HTML before JSON.
     pub(crate) fn of(accept: Option<&[u8]>) -> Form {
-        let accept = accept.unwrap_or_default().to_ascii_lowercase();
-        let at = |word: &[u8]| accept.windows(word.len()).position(|window| window == word);
+        let accept = accept.unwrap_or_default();
+        let at = |word: &[u8]| accept.windows(word.len()).position(|part| part.eq_ignore_ascii_case(word));
         match (at(b"text/html"), at(b"json")) {
             (Some(html), Some(json)) if html < json => Form::Html,
             (Some(_), None) => Form::Html,

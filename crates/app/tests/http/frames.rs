@@ -1,4 +1,4 @@
-//! A server of HTTP/2 that sends any frames, one after the other (RFC 9113 §4.1).
+//! Frames of HTTP/2 (RFC 9113 §4.1), and a server that sends any of them, one after the other.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -29,7 +29,7 @@ pub(crate) const NO_ERROR: u32 = 0;
 pub(crate) const INTERNAL_ERROR: u32 = 2;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// One frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +43,12 @@ pub(crate) struct Frame {
 impl Frame {
     pub(crate) fn ends(&self) -> bool {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
+
+    /// The error code of a RST_STREAM or a GOAWAY.
+    pub(crate) fn code(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 }
 

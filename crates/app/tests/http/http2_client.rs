@@ -3,22 +3,14 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+pub(crate) use crate::frames::{
+    CONTINUATION, DATA, END_HEADERS, Frame, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE,
+};
 use crate::support::connect;
-
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PING: u8 = 6;
-pub(crate) const GOAWAY: u8 = 7;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
-pub(crate) const CONTINUATION: u8 = 9;
 
 /// END_STREAM of a DATA or HEADERS frame, and ACK of the others.
 pub(crate) const END: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
-
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a field list begins with that asks for `target` of `a.test`.
 pub(crate) fn get(target: &str) -> Vec<(&str, &str)> {
@@ -50,23 +42,6 @@ fn length(mut length: usize, bytes: &mut Vec<u8>) {
         length /= 128;
     }
     bytes.push(length as u8);
-}
-
-/// One frame.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Frame {
-    pub(crate) kind: u8,
-    pub(crate) flags: u8,
-    pub(crate) stream: u32,
-    pub(crate) payload: Vec<u8>,
-}
-
-impl Frame {
-    /// The error code of a RST_STREAM or a GOAWAY.
-    pub(crate) fn code(&self) -> u32 {
-        let at = if self.kind == GOAWAY { 4 } else { 0 };
-        u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
-    }
 }
 
 /// How a stream ended.

@@ -19,7 +19,7 @@ fn refusal(authority: &Authority, pair: CertificateFiles, clients: Option<Client
         ..ServerTlsSettings::default()
     };
     let line = ServerTls::load(&settings).unwrap_err().to_string();
-    line.replace(&*authority.folder.path().to_string_lossy(), "~")
+    line.replace(&*authority.folder().to_string_lossy(), "~/")
 }
 
 #[test]
