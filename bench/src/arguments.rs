@@ -3,8 +3,12 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::http;
+use crate::http::Nuisance;
+use crate::postgres;
 use crate::product::Product;
 use crate::scenario;
+use crate::tunnel;
+use crate::tunnel::Peer;
 
 /// Measures Tieline beside its peers and prints Markdown tables.
 #[derive(Parser)]
@@ -20,6 +24,10 @@ pub(crate) enum Suite {
     Tcp(Chosen<scenario::Scenario>),
     /// Proxying HTTP: small requests, bodies, idle and stale connections beside HAProxy and nginx.
     Http(Chosen<http::Scenario>),
+    /// Pooling PostgreSQL: transactions, logins, idle clients, nuisances and failures, beside PgBouncer.
+    Postgres(Chosen<postgres::Scenario>),
+    /// Leading to far services: throughput, delays, cuts and many agents, beside rathole and ssh.
+    Tunnel(Chosen<tunnel::Scenario>),
 }
 
 /// What to run of a suite, and how.
@@ -45,6 +53,12 @@ pub(crate) struct Options {
     /// Which products to run
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Product>,
+    /// Which nuisances of `http floods` to run, like `closed-windows`; all if none is named
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only_nuisance: Vec<Nuisance>,
+    /// Which peers to run of `tunnel`
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only_peer: Vec<Peer>,
     /// How often each measurement is repeated, the products taking turns
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
@@ -66,10 +80,27 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The products asked for; ours first.
+    /// Those of the products asked for that relay TCP and HTTP; ours first.
     pub(crate) fn products(&self) -> Vec<Product> {
-        let asked = |product: &Product| self.only.is_empty() || self.only.contains(product);
-        Product::value_variants().iter().copied().filter(asked).collect()
+        let relays = Product::value_variants().iter().filter(|&&product| product != Product::PgBouncer);
+        relays.copied().filter(|&product| self.asks_for(product)).collect()
+    }
+
+    /// The peers asked for that lead to far services; ours first.
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        let all = Peer::value_variants().iter().copied();
+        all.filter(|peer| self.only_peer.is_empty() || self.only_peer.contains(peer)).collect()
+    }
+
+    /// Whether `product` is to be measured.
+    pub(crate) fn asks_for(&self, product: Product) -> bool {
+        self.only.is_empty() || self.only.contains(&product)
+    }
+
+    /// The nuisances asked for, in the order of the documentation.
+    pub(crate) fn nuisances(&self) -> impl Iterator<Item = Nuisance> {
+        let all = Nuisance::value_variants().iter().copied();
+        all.filter(|nuisance| self.only_nuisance.is_empty() || self.only_nuisance.contains(nuisance))
     }
 
     /// How often each measurement is repeated.
@@ -86,6 +117,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::{Arguments, Chosen, Suite};
+    use crate::http::Nuisance;
     use crate::product::Product;
     use crate::{http, scenario};
     use clap::Parser;
@@ -115,9 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn a_nuisance_can_be_picked() {
+        let nuisances = |words: &[&str]| {
+            let Suite::Http(http) = suite(words) else { panic!("http was asked for") };
+            http.options.nuisances().collect::<Vec<_>>()
+        };
+        assert_eq!(nuisances(&["http", "floods"]).len(), 12);
+        let some = nuisances(&["http", "floods", "--only-nuisance", "closed-windows,slow-head"]);
+        assert_eq!(some, [Nuisance::SlowHead, Nuisance::ClosedWindows]);
+    }
+
+    #[test]
     fn each_suite_has_its_own_scenarios() {
         let Suite::Http(http) = suite(&["http", "small"]) else { panic!("http was asked for") };
         assert_eq!(http.scenarios(), [http::Scenario::Small]);
         assert!(Arguments::try_parse_from(["tieline-bench", "http", "kill"]).is_err());
+        assert!(matches!(suite(&["postgres", "cost"]), Suite::Postgres(_)));
     }
 }

@@ -93,6 +93,7 @@ pub(crate) fn secured(product: Product, config: &str, trust: &Trust) -> String {
             let tls = format!(" ssl crt {} alpn http/1.1\n  balance", trust.both().display());
             config.replacen("\n  balance", &tls, 1)
         }
+        Product::PgBouncer => config.to_owned(), // it is configured where it is started
         Product::Nginx => {
             let tls = format!(
                 " ssl backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key};\n\
@@ -100,6 +101,23 @@ pub(crate) fn secured(product: Product, config: &str, trust: &Trust) -> String {
             );
             config.replacen(" backlog=4096", &tls, 1)
         }
+    }
+}
+
+/// `config` of `product`, with HTTP/2 at its listener: over the TLS of `trust`, if there is one.
+pub(crate) fn http2(product: Product, config: &str, trust: Option<&Trust>) -> String {
+    let secured = trust.map_or_else(|| config.to_owned(), |trust| secured(product, config, trust));
+    match (product, trust) {
+        // It speaks HTTP/2 unless it is told not to.
+        (Product::Tieline, _) => secured,
+        (Product::Haproxy | Product::HaproxySplicing, Some(_)) => {
+            secured.replacen("alpn http/1.1", "alpn h2", 1)
+        }
+        (Product::Haproxy | Product::HaproxySplicing, None) => {
+            secured.replacen("\n  balance", " proto h2\n  balance", 1)
+        }
+        (Product::Nginx, _) => secured.replacen(" backlog=4096", " http2 backlog=4096", 1),
+        (Product::PgBouncer, _) => secured, // it speaks no HTTP
     }
 }
 

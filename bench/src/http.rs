@@ -3,6 +3,9 @@
 mod bodies;
 mod fickle;
 mod floods;
+mod guards;
+mod h2;
+mod h2_frames;
 mod idle;
 mod latency;
 mod load;
@@ -11,6 +14,7 @@ mod nuisance;
 mod origin;
 mod overload;
 mod pace;
+mod scene;
 mod secure;
 mod slower;
 mod small;
@@ -25,7 +29,8 @@ use crate::arguments::Options;
 use crate::promise::Promise;
 use crate::table::Table;
 
-pub(crate) use secure::Trust;
+pub(crate) use nuisance::Nuisance;
+pub(crate) use secure::{Secured, Trust};
 
 /// One promise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -40,6 +45,8 @@ pub(crate) enum Scenario {
     Stale,
     /// CPU per request and per handshake with TLS 1.3, and memory per idle connection
     Tls,
+    /// CPU per request over HTTP/2
+    H2,
     /// p99 at half of the peer's peak
     Latency,
     /// One worker and two
@@ -48,6 +55,8 @@ pub(crate) enum Scenario {
     Sockets,
     /// Slow clients and floods: memory, and what others feel
     Floods,
+    /// What guards cost, and what a refusal does
+    Guards,
     /// One endpoint of four ten times slower
     Slower,
     /// Three times an endpoint's capacity, a part of it critical
@@ -62,10 +71,12 @@ impl Promise for Scenario {
             Scenario::Idle => "idle",
             Scenario::Stale => "stale",
             Scenario::Tls => "tls",
+            Scenario::H2 => "h2",
             Scenario::Latency => "latency",
             Scenario::Workers => "workers",
             Scenario::Sockets => "sockets",
             Scenario::Floods => "floods",
+            Scenario::Guards => "guards",
             Scenario::Slower => "slower",
             Scenario::Overload => "overload",
         }
@@ -82,11 +93,15 @@ impl Promise for Scenario {
             Scenario::Tls => {
                 "requests and handshakes cost no more CPU than in HAProxy, an idle connection at most 16 KiB"
             }
+            Scenario::H2 => "a request over HTTP/2 costs no more CPU than in nginx",
             Scenario::Latency => "at half of a peer's peak the p99 is no worse than the peer's",
             Scenario::Workers => "two workers do 1.8 times the work of one, at no higher cost",
             Scenario::Sockets => "reloads of other routes drop no WebSocket",
             Scenario::Floods => {
                 "60 s of a nuisance cost less than 64 MiB, and others' p99 stays below twice what it was"
+            }
+            Scenario::Guards => {
+                "a guard costs a request at most 200 instructions, a refusal a tenth of a request's CPU"
             }
             Scenario::Slower => "one slow endpoint of four leaves the p99 below twice the healthy one",
             Scenario::Overload => "at three times the capacity 99 % of critical requests are answered",
@@ -100,10 +115,12 @@ impl Promise for Scenario {
             Scenario::Idle => idle::run(options),
             Scenario::Stale => stale::run(options),
             Scenario::Tls => tls::run(options),
+            Scenario::H2 => h2::run(options),
             Scenario::Latency => latency::run(options),
             Scenario::Workers => workers::run(options),
             Scenario::Sockets => sockets::run(options),
             Scenario::Floods => floods::run(options),
+            Scenario::Guards => guards::run(options),
             Scenario::Slower => slower::run(options),
             Scenario::Overload => overload::run(options),
         }

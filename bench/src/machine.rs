@@ -162,7 +162,7 @@ pub(crate) fn describe(arguments: &Options) -> String {
     let pinned = "where CPU is measured the proxy has one of its own, the load the others";
     let placed = if is_pinned(arguments) { pinned } else { "all placed by the scheduler" };
     format!(
-        "{} × {}, Linux {}; {} and {}; one worker each, no access logs unless said so, \
+        "{} × {}, Linux {}; {}, {} and {}; one worker each, no access logs unless said so, \
          in turns, {} rounds, {placed}.\n\
          Figures are medians; a ratio is the median of each round's ratio, with its least and greatest.",
         cpus(),
@@ -170,6 +170,7 @@ pub(crate) fn describe(arguments: &Options) -> String {
         kernel.trim(),
         version("haproxy", "-v"),
         version("nginx", "-v"),
+        version("pgbouncer", "--version"),
         arguments.repeat()
     )
 }

@@ -2,9 +2,11 @@
 //!
 //! `tieline-bench tcp` relays the same traffic through Tieline, HAProxy (`mode tcp`) and nginx (`stream`),
 //! `tieline-bench http` sends the same requests through Tieline, HAProxy (`mode http`) and nginx
-//! (`proxy_pass`); one worker each, in turns. Both print Markdown tables with the ratios and the bars they
-//! must meet. What is measured is CPU time, memory and system calls, never the wall clock, except where the
-//! promise is about waiting. Start with [`scenario`], then [`http`].
+//! (`proxy_pass`), `tieline-bench postgres` the same transactions through Tieline and PgBouncer; one worker
+//! each, in turns. `tieline-bench tunnel` leads to far services through Tieline's agent, rathole and ssh.
+//! All print Markdown tables with the ratios and the bars they must meet. What is measured is
+//! CPU time, memory and system calls, never the wall clock, except where the promise is about waiting. Start
+//! with [`scenario`], then [`http`], [`postgres`] and [`tunnel`].
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command that talks to people
 
@@ -16,11 +18,14 @@ mod crowd;
 mod figure;
 mod http;
 mod machine;
+mod postgres;
 mod product;
 mod promise;
+mod rounds;
 mod scenario;
 mod table;
 mod tools;
+mod tunnel;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -36,6 +41,8 @@ fn main() -> ExitCode {
     let ran = match Arguments::parse().suite {
         Suite::Tcp(chosen) => run(&chosen.scenarios(), &chosen.options),
         Suite::Http(chosen) => run(&chosen.scenarios(), &chosen.options),
+        Suite::Postgres(chosen) => run(&chosen.scenarios(), &chosen.options),
+        Suite::Tunnel(chosen) => run(&chosen.scenarios(), &chosen.options),
     };
     match ran {
         Ok(0) => ExitCode::SUCCESS,

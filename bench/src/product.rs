@@ -20,6 +20,9 @@ pub(crate) enum Product {
     #[value(skip)]
     HaproxySplicing,
     Nginx,
+    /// For PostgreSQL alone.
+    #[value(name = "pgbouncer")]
+    PgBouncer,
 }
 
 impl Product {
@@ -29,6 +32,7 @@ impl Product {
             Product::Haproxy => "HAProxy",
             Product::HaproxySplicing => "HAProxy with splicing forced",
             Product::Nginx => "nginx",
+            Product::PgBouncer => "PgBouncer",
         }
     }
 }
@@ -86,6 +90,16 @@ impl Proxy {
         Proxy::launch(&[], product, traffic, &|config| config::secured(product, &config, trust), backends)
     }
 
+    /// [`Proxy::start`] with HTTP/2 towards clients: over TLS where there is a `trust`.
+    pub(crate) fn start_http2(
+        product: Product,
+        traffic: Traffic,
+        trust: Option<&Trust>,
+        backends: &[SocketAddr],
+    ) -> anyhow::Result<Proxy> {
+        Proxy::launch(&[], product, traffic, &|config| config::http2(product, &config, trust), backends)
+    }
+
     /// [`Proxy::start`] under a tool, as `["valgrind", "--tool=callgrind"]`. There is none for nginx with
     /// HTTP.
     pub(crate) fn start_under(
@@ -116,6 +130,7 @@ impl Proxy {
                 let config = change(config::haproxy(traffic, splicing, address, backends));
                 Server::Haproxy(Haproxy::start_under(tool, &config, address))
             }
+            Product::PgBouncer => bail!("PgBouncer relays neither TCP nor HTTP"),
             Product::Nginx => {
                 let config = change(config::nginx(traffic, address, backends));
                 Server::Nginx(match traffic {

@@ -5,7 +5,7 @@ pub(crate) mod bulk;
 pub(crate) mod calls;
 pub(crate) mod idle;
 mod kill;
-mod ls;
+pub(crate) mod ls;
 pub(crate) mod managed;
 mod reload;
 mod short;

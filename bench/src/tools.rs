@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,13 +21,25 @@ pub(crate) fn instructions_per_unit(
     lengths: (usize, usize),
     load: impl Fn(&Proxy, usize) -> anyhow::Result<()>,
 ) -> anyhow::Result<f64> {
-    let count = |length| -> anyhow::Result<u64> {
-        let reports = tempfile::tempdir()?;
-        let file = format!("--callgrind-out-file={}/%p", reports.path().display());
-        let tool = ["valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet", &file];
-        let proxy = Proxy::start_under(&tool, product, traffic, backends)?;
+    instructions_between(lengths, |tool, length| {
+        let proxy = Proxy::start_under(tool, product, traffic, backends)?;
         load(&proxy, length)?;
         proxy.stop();
+        Ok(())
+    })
+}
+
+/// [`instructions_per_unit`] of whatever `run` starts under a tool, gives so many units of load, and stops.
+pub(crate) fn instructions_between(
+    lengths: (usize, usize),
+    run: impl Fn(&[&str], usize) -> anyhow::Result<()>,
+) -> anyhow::Result<f64> {
+    let count = |length| -> anyhow::Result<u64> {
+        let reports = tempfile::tempdir()?;
+        // A server may have an account of its own.
+        fs::set_permissions(reports.path(), fs::Permissions::from_mode(0o777))?;
+        let file = format!("--callgrind-out-file={}/%p", reports.path().display());
+        run(&["valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet", &file], length)?;
         total_instructions(reports.path())
     };
     let (short, long) = (count(lengths.0)?, count(lengths.1)?);
@@ -48,14 +61,14 @@ fn total_instructions(reports: &Path) -> anyhow::Result<u64> {
     Ok(total)
 }
 
-/// System calls that `proxy` makes while `load` runs, by name.
+/// System calls that the process `pid` and its children make while `load` runs, by name.
 pub(crate) fn system_calls(
-    proxy: &Proxy,
+    pid: u32,
     load: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<BTreeMap<String, u64>> {
     let directory = tempfile::tempdir()?;
     let report = directory.path().join("calls");
-    let family = usage::tree(proxy.pid());
+    let family = usage::tree(pid);
     let mut strace = Command::new(program("strace"));
     strace.args(["-f", "-c", "-o"]).arg(&report).stderr(Stdio::null());
     strace.args(family.iter().flat_map(|member| ["-p".to_owned(), member.pid.to_string()]));

@@ -69,8 +69,48 @@ fn openapi_survives_mutation() {
 }
 
 #[test]
+fn postgres_answers_survives_mutation() {
+    mutate("postgres_answers", MUTATIONS);
+}
+
+#[test]
+fn postgres_login_survives_mutation() {
+    mutate("postgres_login", MUTATIONS);
+}
+
+#[test]
+fn postgres_messages_survives_mutation() {
+    mutate("postgres_messages", MUTATIONS);
+}
+
+#[test]
+fn postgres_sql_survives_mutation() {
+    mutate("postgres_sql", MUTATIONS);
+}
+
+#[test]
+fn postgres_startup_survives_mutation() {
+    mutate("postgres_startup", MUTATIONS);
+}
+
+#[test]
 fn proxy_survives_mutation() {
     mutate("proxy", MUTATIONS);
+}
+
+#[test]
+fn tunnel_frame_survives_mutation() {
+    mutate("tunnel_frame", MUTATIONS);
+}
+
+#[test]
+fn tunnel_link_survives_mutation() {
+    mutate("tunnel_link", MUTATIONS);
+}
+
+#[test]
+fn websocket_survives_mutation() {
+    mutate("websocket", MUTATIONS);
 }
 
 #[test]
@@ -84,7 +124,14 @@ fn every_corpus_folder_has_a_target() {
     assert_eq!(folders, TARGETS.map(|(name, _)| name));
 }
 
+/// More than the usual count, where somebody has time for that.
+fn mutations(usual: usize) -> usize {
+    let asked = std::env::var("TIELINE_MUTATIONS").ok();
+    asked.map_or(usual, |count| count.parse().expect("a number"))
+}
+
 fn mutate(name: &str, mutations: usize) {
+    let mutations = self::mutations(mutations);
     let (_, target) = TARGETS.into_iter().find(|(target, _)| *target == name).unwrap();
     let corpus: Vec<Vec<u8>> = corpus(name).into_iter().map(|(_, input)| input).collect();
     let mut random = Rng::with_seed(0x7161_1e11);

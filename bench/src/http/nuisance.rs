@@ -5,11 +5,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use clap::ValueEnum;
+
+use super::h2_frames::{
+    CONTINUATION, DATA, END, END_HEADERS, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, begin, fields,
+    frame, read, request,
+};
 use super::secure::Trust;
 use crate::crowd::connect;
 
 /// What a nuisance does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Nuisance {
     /// A byte of a head now and then.
     SlowHead,
@@ -25,6 +31,16 @@ pub(crate) enum Nuisance {
     Connections,
     /// Full TLS handshakes, as fast as they come.
     Handshakes,
+    /// Streams of HTTP/2 that are given up as soon as they are opened.
+    Resets,
+    /// A head of HTTP/2 that never ends.
+    Continuations,
+    /// Frames of HTTP/2 that bring nothing: pings, settings, empty data.
+    Frames,
+    /// A hundred large answers on each connection, and no window for any of them.
+    ClosedWindows,
+    /// A large answer that is taken byte by byte, each with a window of its own.
+    TinyWindows,
 }
 
 /// How many slow clients there are at once.
@@ -35,16 +51,6 @@ const FLOODING: usize = 16;
 const BETWEEN: Duration = Duration::from_secs(5);
 
 impl Nuisance {
-    pub(crate) const ALL: [Nuisance; 7] = [
-        Nuisance::SlowHead,
-        Nuisance::SlowBody,
-        Nuisance::SlowReading,
-        Nuisance::SlowHandshake,
-        Nuisance::Requests,
-        Nuisance::Connections,
-        Nuisance::Handshakes,
-    ];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Nuisance::SlowHead => "slow heads",
@@ -54,7 +60,18 @@ impl Nuisance {
             Nuisance::Requests => "flood of small requests",
             Nuisance::Connections => "flood of connections",
             Nuisance::Handshakes => "flood of TLS handshakes",
+            Nuisance::Resets => "HTTP/2: streams given up at once",
+            Nuisance::Continuations => "HTTP/2: heads without an end",
+            Nuisance::Frames => "HTTP/2: frames that bring nothing",
+            Nuisance::ClosedWindows => "HTTP/2: windows kept closed",
+            Nuisance::TinyWindows => "HTTP/2: windows of one byte",
         }
+    }
+
+    /// Whether it speaks HTTP/2, by prior knowledge.
+    pub(crate) fn speaks_http2(self) -> bool {
+        use Nuisance::{ClosedWindows, Continuations, Frames, Resets, TinyWindows};
+        matches!(self, Resets | Continuations | Frames | ClosedWindows | TinyWindows)
     }
 
     /// Goes on until `over`; how often it did what it does.
@@ -87,6 +104,11 @@ impl Nuisance {
             Nuisance::Handshakes => {
                 flood(over, &done, |source| trust.over(connect(secure, source)?).map(drop));
             }
+            Nuisance::Resets => flood(over, &done, |source| resets(plain, source, over, &done)),
+            Nuisance::Continuations => flood(over, &done, |source| continuations(plain, source, over, &done)),
+            Nuisance::Frames => flood(over, &done, |source| frames(plain, source, over, &done)),
+            Nuisance::ClosedWindows => flood(over, &done, |source| closed_windows(plain, source, over)),
+            Nuisance::TinyWindows => flood(over, &done, |source| tiny_windows(plain, source, over, &done)),
         }
         done.into_inner()
     }
@@ -170,6 +192,81 @@ fn requests(to: SocketAddr, source: usize, over: &AtomicBool, done: &AtomicU64) 
             return Ok(());
         }
         done.fetch_add(16, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Streams that are opened and given up in one write, until the connection is ended for it.
+fn resets(to: SocketAddr, source: usize, over: &AtomicBool, done: &AtomicU64) -> io::Result<()> {
+    const CANCEL: u32 = 8;
+    let mut client = begin(to, source, 65_535)?;
+    for round in 0..1 << 26 {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let streams = (0..16).map(|at| 2 * (16 * round + at) + 1);
+        let each =
+            |stream| [request(stream, "/128"), frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())].concat();
+        client.write_all(&streams.flat_map(each).collect::<Vec<u8>>())?;
+        done.fetch_add(16, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// A head that goes on and on, until the connection is ended for it.
+fn continuations(to: SocketAddr, source: usize, over: &AtomicBool, done: &AtomicU64) -> io::Result<()> {
+    let mut client = begin(to, source, 65_535)?;
+    client.write_all(&frame(HEADERS, END, 1, &fields("GET", "/128")))?;
+    let more = frame(CONTINUATION, 0, 1, b"\0\x01x\x01y").repeat(64);
+    while !over.load(Ordering::Relaxed) {
+        client.write_all(&more)?;
+        done.fetch_add(64, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Pings, settings and data without a byte, until the connection is ended for it.
+fn frames(to: SocketAddr, source: usize, over: &AtomicBool, done: &AtomicU64) -> io::Result<()> {
+    let mut client = begin(to, source, 65_535)?;
+    client.write_all(&frame(HEADERS, END_HEADERS, 1, &fields("POST", "/patient")))?;
+    let three = [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[]), frame(DATA, 0, 1, &[])].concat();
+    while !over.load(Ordering::Relaxed) {
+        client.write_all(&three.repeat(16))?;
+        done.fetch_add(48, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Many large answers of which not a byte may come, for a while.
+fn closed_windows(to: SocketAddr, source: usize, over: &AtomicBool) -> io::Result<()> {
+    let mut client = begin(to, source, 0)?;
+    let path = format!("/{LARGE}");
+    client.write_all(&(0..100).flat_map(|at| request(2 * at + 1, &path)).collect::<Vec<u8>>())?;
+    for _ in 0..CLOSED_FOR {
+        if over.load(Ordering::Relaxed) || !is_open(&client) {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+/// So many seconds.
+const CLOSED_FOR: usize = 20;
+
+/// A large answer, one byte at a time.
+fn tiny_windows(to: SocketAddr, source: usize, over: &AtomicBool, done: &AtomicU64) -> io::Result<()> {
+    let mut client = begin(to, source, 1)?;
+    client.write_all(&request(1, &format!("/{LARGE}")))?;
+    let one = 1_u32.to_be_bytes();
+    let more = [frame(WINDOW_UPDATE, 0, 0, &one), frame(WINDOW_UPDATE, 0, 1, &one)].concat();
+    while !over.load(Ordering::Relaxed) {
+        if let (DATA, _, payload) = read(&mut client)?
+            && !payload.is_empty()
+        {
+            client.write_all(&more)?;
+            done.fetch_add(1, Ordering::Relaxed);
+        }
     }
     Ok(())
 }

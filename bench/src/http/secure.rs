@@ -28,6 +28,11 @@ pub(crate) struct Trust {
 
 impl Trust {
     pub(crate) fn new() -> anyhow::Result<Trust> {
+        Trust::for_protocol("http/1.1")
+    }
+
+    /// [`Trust::new`] with clients that offer another protocol by ALPN.
+    pub(crate) fn for_protocol(name: &str) -> anyhow::Result<Trust> {
         let authority = Authority::new();
         let pair = authority.server(&[NAME]);
         let mut roots = RootCertStore::empty();
@@ -39,7 +44,7 @@ impl Trust {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        config.alpn_protocols = vec![b"http/1.1".into()];
+        config.alpn_protocols = vec![name.as_bytes().into()];
         let (certificate, key) = (std::fs::read(&pair.certificate)?, std::fs::read(&pair.key)?);
         std::fs::write(authority.path("both.pem"), [certificate, key].concat())?;
         Ok(Trust { authority, pair, config: Arc::new(config) })

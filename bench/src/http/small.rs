@@ -82,7 +82,7 @@ fn system_calls(
     let unit = Unit { name: "small request", count: COUNTED.1 };
     let (totals, named) = calls::add_to(table, unit, &options.products(), |product| {
         let proxy = &proxies[&product];
-        tools::system_calls(proxy, || ask_small(proxy, COUNTED.1))
+        tools::system_calls(proxy.pid(), || ask_small(proxy, COUNTED.1))
     })?;
     if let Some(ours) = totals.of(Product::Tieline).map(median) {
         let verdict = Verdict::at_most(ours, CALLS_MAX);

@@ -1,7 +1,8 @@
 //! Products side by side: a figure a round for each, and the table of their medians and ratios.
 
-use crate::figure::{Ratio, median};
+use crate::figure::Ratio;
 use crate::product::Product;
+use crate::rounds::Rounds;
 use crate::table::{Table, Verdict};
 
 /// Ours may cost at most `most` times what `peer` costs.
@@ -13,7 +14,7 @@ pub(crate) struct Bar {
 
 /// The figures of one measurement: for each product, one a round.
 pub(crate) struct Beside {
-    figures: Vec<(Product, Vec<f64>)>,
+    rounds: Rounds<Product>,
 }
 
 impl Beside {
@@ -21,16 +22,14 @@ impl Beside {
     pub(crate) fn measure(
         products: &[Product],
         rounds: u32,
-        mut figure: impl FnMut(Product) -> anyhow::Result<f64>,
+        figure: impl FnMut(Product) -> anyhow::Result<f64>,
     ) -> anyhow::Result<Beside> {
-        let mut beside = Beside { figures: products.iter().map(|&product| (product, Vec::new())).collect() };
-        for round in 0..rounds as usize {
-            for turn in 0..products.len() {
-                let (product, figures) = &mut beside.figures[(round + turn) % products.len()];
-                figures.push(figure(*product)?);
-            }
-        }
-        Ok(beside)
+        Ok(Beside { rounds: Rounds::measure(products, rounds, figure)? })
+    }
+
+    /// What was measured elsewhere: figures in the order of their rounds.
+    pub(crate) fn from_rounds(products: &[Product], figures: &[(Product, f64)]) -> Beside {
+        Beside { rounds: Rounds::told(products, figures) }
     }
 
     /// The columns of [`Beside::add_to`], with the first saying what is measured.
@@ -40,7 +39,7 @@ impl Beside {
 
     /// Adds the row of this measurement.
     pub(crate) fn add_to(&self, table: &mut Table, what: &str, bars: &[Bar], format: impl Fn(f64) -> String) {
-        let shown = |product| self.of(product).map_or_else(dash, |figures| format(median(figures)));
+        let shown = |product| self.rounds.shown(product, &format);
         let divided = |peer| self.ratio(peer).map_or_else(dash, |ratio| ratio.to_string());
         let judged = bars.iter().filter_map(|bar| Some(self.ratio(bar.peer)?.median <= bar.most));
         let verdict = judged.map(Verdict::holds).reduce(Verdict::and).unwrap_or(Verdict::None);
@@ -60,20 +59,17 @@ impl Beside {
 
     /// The same rounds with the figures of `variant` in the column of `product`.
     pub(crate) fn with(&self, variant: Product, product: Product) -> Beside {
-        let figures = self.figures.iter().filter(|(other, _)| *other != product).cloned();
-        let renamed =
-            figures.map(|(other, figures)| (if other == variant { product } else { other }, figures));
-        Beside { figures: renamed.collect() }
+        Beside { rounds: self.rounds.with(variant, product) }
     }
 
     /// The figures of `product`, one a round; `None` if it was not measured.
     pub(crate) fn of(&self, product: Product) -> Option<&[f64]> {
-        let found = self.figures.iter().find(|(other, _)| *other == product);
-        found.map(|(_, figures)| figures.as_slice())
+        self.rounds.of(product)
     }
 
-    fn ratio(&self, peer: Product) -> Option<Ratio> {
-        Ratio::of(self.of(Product::Tieline)?, self.of(peer)?)
+    /// Ours divided by those of `peer`, round by round.
+    pub(crate) fn ratio(&self, peer: Product) -> Option<Ratio> {
+        self.rounds.ratio(Product::Tieline, peer)
     }
 }
 

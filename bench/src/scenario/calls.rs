@@ -26,13 +26,23 @@ pub(crate) fn add_to(
     products: &[Product],
     count: impl Fn(Product) -> anyhow::Result<BTreeMap<String, u64>>,
 ) -> anyhow::Result<(Beside, Table)> {
+    let (totals, named) = measure(unit, products, count)?;
+    totals.add_to(table, "system calls", &[], |calls| format!("{calls:.1}"));
+    Ok((totals, named))
+}
+
+/// The totals, and a table of the calls by name.
+pub(crate) fn measure(
+    unit: Unit,
+    products: &[Product],
+    count: impl Fn(Product) -> anyhow::Result<BTreeMap<String, u64>>,
+) -> anyhow::Result<(Beside, Table)> {
     let mut by_product = BTreeMap::new();
     for &product in products {
         by_product.insert(product.name(), count(product)?);
     }
     let totals =
         Beside::measure(products, 1, |product| Ok(unit.share(by_product[product.name()].values().sum())))?;
-    totals.add_to(table, "system calls", &[], |calls| format!("{calls:.1}"));
     let first = format!("System call, per {}", unit.name);
     let mut columns = vec![first.as_str()];
     columns.extend(products.iter().map(|product| product.name()));

@@ -65,7 +65,12 @@ fn kib_each(proxy: &Proxy, echo: &Echo, count: usize) -> anyhow::Result<f64> {
 
 /// The memory once it stays the same: some give buffers back a moment later.
 pub(crate) fn settled_memory_kib(proxy: &Proxy) -> u64 {
-    let read = || usage::own_memory_kib(proxy.pid());
+    settled_own_memory_kib(proxy.pid())
+}
+
+/// [`settled_memory_kib`] of any process.
+pub(crate) fn settled_own_memory_kib(pid: u32) -> u64 {
+    let read = || usage::own_memory_kib(pid);
     let mut last = (read(), 0);
     let settled = wait_for(Duration::from_secs(5), || {
         let now = read();

@@ -90,14 +90,24 @@ fn list(tieline: &Tieline, rows: usize) -> anyhow::Result<Vec<f64>> {
 }
 
 /// Echoes through `proxy` while `work` runs; what the work gave, and the milliseconds of each echo.
-fn probe_during<T>(proxy: SocketAddr, work: impl FnOnce() -> T) -> anyhow::Result<(T, Vec<f64>)> {
+pub(crate) fn probe_during<T>(proxy: SocketAddr, work: impl FnOnce() -> T) -> anyhow::Result<(T, Vec<f64>)> {
+    probe_each(PROBE_EVERY, proxy, work)
+}
+
+/// [`probe_during`] with an echo due at another distance. One that takes longer than that delays the next
+/// ones, and they are timed from when they were due.
+pub(crate) fn probe_each<T>(
+    every: Duration,
+    proxy: SocketAddr,
+    work: impl FnOnce() -> T,
+) -> anyhow::Result<(T, Vec<f64>)> {
     let mut connection = TcpStream::connect(proxy)?;
     connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
     echo(&mut connection)?; // the road is open before the clock runs
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let probing = scope.spawn(|| probe(&mut connection, &done));
+        let probing = scope.spawn(|| probe(&mut connection, every, &done));
         let given = work();
         done.store(true, Ordering::Relaxed);
         let latencies = probing.join().expect("probing does not panic").context("the echo probe failed")?;
@@ -105,14 +115,14 @@ fn probe_during<T>(proxy: SocketAddr, work: impl FnOnce() -> T) -> anyhow::Resul
     })
 }
 
-/// One echo is due each [`PROBE_EVERY`]; it is timed from when it was due.
-fn probe(connection: &mut TcpStream, done: &AtomicBool) -> io::Result<Vec<f64>> {
+/// One echo is due `every` so often; it is timed from when it was due.
+fn probe(connection: &mut TcpStream, every: Duration, done: &AtomicBool) -> io::Result<Vec<f64>> {
     let (mut latencies, mut due) = (Vec::new(), Clock::now());
     while !done.load(Ordering::Relaxed) {
         wait_for_moment(due);
         echo(connection)?;
         latencies.push(milliseconds(Clock::now().since(due)));
-        due = due.after(PROBE_EVERY);
+        due = due.after(every);
     }
     Ok(latencies)
 }

@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Options) -> anyhow::Result<Vec<Table>> {
     let mut by_name = None;
     if arguments.strace {
         let count_calls = |product: Product| {
-            tools::system_calls(&proxies[&product], || relay(&proxies[&product], &echo, COUNTED.1))
+            tools::system_calls(proxies[&product].pid(), || relay(&proxies[&product], &echo, COUNTED.1))
         };
         let unit = Unit { name: "connection", count: COUNTED.1 };
         by_name = Some(calls::add_to(&mut table, unit, &arguments.products(), count_calls)?.1);

@@ -1,9 +1,7 @@
 //! Whom a route lets in, groups resolved to their members.
 
-use std::collections::HashSet;
-
 use tieline_config as config;
-use tieline_policy::{Access, Allow, Networks};
+use tieline_policy::{Access, Allow, Names, Networks};
 
 /// What the config says of `route`.
 pub(crate) fn of(route: &config::Route, live: &config::Live) -> Access {
@@ -16,11 +14,12 @@ pub(crate) fn of(route: &config::Route, live: &config::Live) -> Access {
     }
 }
 
-/// The names of all of `who`, groups resolved to their members.
-fn members(who: &[config::Who], live: &config::Live) -> HashSet<Box<str>> {
+/// All of `who`, groups with their members.
+fn members(who: &[config::Who], live: &config::Live) -> Names {
     let names = |who: &config::Who| match (who.group, live.group(&who.name)) {
         (true, group) => group.map(|group| group.members.clone()).unwrap_or_default(),
         (false, _) => vec![who.name.clone()],
     };
-    who.iter().flat_map(names).map(Into::into).collect()
+    let groups = who.iter().filter(|who| who.group).map(|who| who.name.as_str().into()).collect();
+    Names { names: who.iter().flat_map(names).map(Into::into).collect(), groups }
 }

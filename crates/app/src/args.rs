@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand};
 
-use crate::verbs;
+use crate::{agent, connect, import, token, user, verbs};
 
 /// Sets up, secures, shares, watches and ends every connection between users, services, databases and far
 /// sites.
@@ -30,6 +30,20 @@ pub(crate) enum Verb {
     },
     /// JSON Schema of the config, for editors
     Schema,
+    /// Users of the config
+    #[command(subcommand)]
+    User(user::Verb),
+    /// Agents at far sites: what lets them in, and the far side itself
+    #[command(subcommand)]
+    Agent(agent::Verb),
+    /// Reaches services of far sites from here: by the standard input and output, or at local addresses
+    Connect(connect::ConnectArgs),
+    /// People's tokens, by which they reach far services
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// A config from what other tools are told
+    #[command(subcommand)]
+    Import(import::Verb),
     #[command(flatten)]
     Steer(verbs::Verb),
 }

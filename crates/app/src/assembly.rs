@@ -8,21 +8,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tieline_base::{Address, Bytes, Clock, Fault, Generation, Reason, Stage, Whose, WorkerId};
+use tieline_base::{Address, Bytes, Clock, Fault, Generation, Priority, Reason, Stage, Whose, WorkerId};
 use tieline_config as config;
 use tieline_conn::{
-    Admission, Connection, HashBy, Limits, Listener, Protocol, Route, Serving, Snapshot, Timeouts,
+    Admission, Bandwidth, Connection, HashBy, Limits, Listener, Protocol, Route, Serving, Snapshot, Timeouts,
 };
-use tieline_http::{self as http, Http, SessionKeys};
-use tieline_policy::Rule;
+use tieline_http::{self as http, Http};
+use tieline_policy::{Access, Rule};
 use tieline_pool::{Endpoint, OnLeave, Secured, Upstream};
-use tieline_registry::{Filter, Record, Registry, RouteRow, Verdict};
+use tieline_registry::{Filter, Logged, Record, Registry, RouteRow, Verdict};
 use tieline_relay::{Relay, Router};
-use tieline_transport::{BindError, Bound, Io, ListenOptions};
+use tieline_transport::{BindError, Bound, FarSites, Io, ListenOptions};
+use tieline_tunnel::{Agents, Tunnel};
 use tieline_wire::proxy;
 
 use crate::access;
+use crate::databases::{self, Seats, Upstreams};
 use crate::guards::Guards;
+use crate::quic::{self, QuicSockets};
 use crate::site::{self, Ways, hash_by};
 use crate::trust::Trust;
 use crate::upstreams::settings;
@@ -32,19 +35,53 @@ fn protocol(
     listener: &config::Listener,
     routes: Routes<'_>,
     live: &config::Live,
-    keys: Option<&Arc<SessionKeys>>,
+    trust: &Trust,
     guards: &Guards,
+    seats: &mut Seats,
+    upstreams: &Upstreams,
 ) -> Arc<dyn Protocol> {
     match listener.protocol {
         config::Protocol::Tcp => Arc::new(relay(routes)),
-        config::Protocol::Http => Arc::new(http(listener, site::site(listener, routes, live, keys, guards))),
+        config::Protocol::Http => {
+            Arc::new(http(listener, site::site(listener, routes, live, trust.session_keys(), guards)))
+        }
+        config::Protocol::Postgres => {
+            Arc::new(databases::postgres(listener, routes, live, trust, seats, upstreams))
+        }
+        config::Protocol::Tunnel => Arc::new(tunnel(listener, routes, trust)),
         // `check` refuses them, see `config::SERVED`; should one come through, nothing is let in.
-        config::Protocol::Udp
-        | config::Protocol::Postgres
-        | config::Protocol::Mysql
-        | config::Protocol::Tunnel
-        | config::Protocol::Wireguard => Arc::new(Unserved),
+        config::Protocol::Udp | config::Protocol::Mysql | config::Protocol::Wireguard => Arc::new(Unserved),
     }
+}
+
+/// Whoever shows a good certificate of ours may link up: there is one way, and nothing in the file about it.
+/// What people may reach then is what routes say.
+fn tunnel(listener: &config::Listener, routes: Routes<'_>, trust: &Trust) -> Tunnel {
+    let place = format!("listener \"{}\"", listener.name);
+    let rule = Rule::new("links", "", &place, Access::Public);
+    let row = RouteRow {
+        name: "links".into(),
+        identity: "links".into(),
+        rule: "the certificate of an agent, or of a person's token, that was not revoked".into(),
+        grace: listener.timeouts.drain,
+        upstream: None,
+    };
+    let route = Route {
+        row: Arc::new(row),
+        rule,
+        upstream: None,
+        priority: Priority::default(),
+        schedule: None,
+        hash_by: HashBy::Nothing,
+        bandwidth: None,
+        announce: None,
+    };
+    let services = routes.into_iter().flat_map(|Ways { written, shares, .. }| {
+        let way = shares.into_iter().next().map(|(_, way)| way);
+        written.services.iter().filter_map(move |service| Some((service.clone(), way.clone()?)))
+    });
+    let tls = trust.listener(&listener.name);
+    Tunnel::new(trust.agents().clone(), Arc::new(route), services.collect(), tls)
 }
 
 /// The routes of a listener as the config has them, each compiled.
@@ -72,6 +109,7 @@ fn http(listener: &config::Listener, site: http::Site) -> Http {
         validated_body: listener.limits.validated_body.0,
         request_head: listener.timeouts.request_head,
         body_gap: listener.timeouts.body_gap,
+        min_rate: listener.timeouts.min_rate.map(|rate| http::MinRate(rate.0)),
         idle: listener.timeouts.idle,
         tunnel_idle: listener.timeouts.tunnel_idle,
         trusted: listener.trusted_forwarders.iter().copied().collect(),
@@ -119,20 +157,29 @@ pub(crate) struct Assembly {
     registry: Arc<Registry>,
     generation: Generation,
     doors: HashMap<DoorKey, (Bound, WorkerId)>,
+    quic: QuicSockets,
     trust: Trust,
     pub(crate) guards: Guards,
     /// Where certificates of our own making are kept.
     folder: PathBuf,
     admissions: HashMap<String, Arc<Admission>>,
+    pub(crate) seats: Seats,
     upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     next_worker: u16,
 }
 
 /// What makes a socket the same one over reloads: its address; where that is "any port", its listener too.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct DoorKey {
-    address: Address,
+pub(crate) struct DoorKey {
+    pub(crate) address: Address,
     listener: Option<String>,
+}
+
+impl DoorKey {
+    /// Whether the kernel may choose the port.
+    pub(crate) fn any_port(&self) -> bool {
+        self.listener.is_some()
+    }
 }
 
 /// Which upstreams came and which went with a config.
@@ -148,11 +195,13 @@ impl Assembly {
             file: file.into(),
             generation: Generation(0),
             doors: HashMap::new(),
-            trust: Trust::default(),
+            quic: QuicSockets::default(),
+            trust: Trust::of(Agents::new(folder)),
             guards: Guards::new(&registry),
             registry,
             folder: folder.into(),
             admissions: HashMap::new(),
+            seats: Seats::default(),
             upstreams: BTreeMap::new(),
             next_worker: 0,
         }
@@ -179,6 +228,7 @@ impl Assembly {
         let new_upstreams =
             self.upstreams.iter().filter(|(name, _)| is_new(name)).map(|(_, new)| new.clone());
         let new_upstreams = new_upstreams.collect();
+        self.seats.clusters.obey(live, &self.trust, &self.upstreams, &self.registry);
         let mut listeners = BTreeMap::new();
         for listener in &live.listeners {
             listeners.insert(listener.name.as_str().into(), Arc::new(self.listener(listener, live)));
@@ -191,6 +241,7 @@ impl Assembly {
     pub(crate) fn retire(&mut self, live: &config::Live) {
         let named: Vec<DoorKey> = live.listeners.iter().flat_map(door_keys).collect();
         self.doors.retain(|key, _| named.contains(key));
+        self.quic.retire(live);
     }
 
     /// Listens where `live` says and we did not yet: all of a new config that the kernel may refuse.
@@ -198,16 +249,20 @@ impl Assembly {
     /// # Errors
     /// Every address that cannot be listened on; nothing has changed then.
     pub(crate) fn bind(&mut self, live: &config::Live) -> Result<(), Vec<BindError>> {
-        let (mut new, mut errors) = (Vec::new(), Vec::new());
+        let (mut new, mut new_quic, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for listener in &live.listeners {
             let options = ListenOptions { keepalive: listener.keepalive, unix_mode: listener.unix_mode };
             for key in door_keys(listener) {
-                if let Some((bound, _)) = self.doors.get(&key) {
+                if let Some((bound, worker)) = self.doors.get(&key) {
                     bound.set_options(&options);
+                    match if self.quic.has(&key) { Ok(None) } else { quic::beside(bound, listener) } {
+                        Ok(socket) => new_quic.extend(socket.map(|socket| (key, socket, *worker))),
+                        Err(error) => errors.push(error),
+                    }
                     continue;
                 }
-                match Bound::bind(&key.address, &options) {
-                    Ok(bound) => new.push((key, bound)),
+                match quic::bind(&key, listener, &options) {
+                    Ok((bound, socket)) => new.push((key, bound, socket)),
                     Err(error) => errors.push(error),
                 }
             }
@@ -215,9 +270,13 @@ impl Assembly {
         if !errors.is_empty() {
             return Err(errors);
         }
-        for (key, bound) in new {
+        new_quic.into_iter().for_each(|(key, socket, worker)| self.quic.insert(key, socket, worker));
+        for (key, bound, socket) in new {
             let worker = WorkerId(self.next_worker);
             self.next_worker = (self.next_worker + 1) % u16::try_from(self.registry.workers()).unwrap_or(1);
+            if let Some(socket) = socket {
+                self.quic.insert(key.clone(), socket, worker);
+            }
             self.doors.insert(key, (bound, worker));
         }
         Ok(())
@@ -237,6 +296,16 @@ impl Assembly {
         self.trust = trust;
     }
 
+    /// The agents at far sites.
+    pub(crate) fn agents(&self) -> Arc<Agents> {
+        self.trust.agents().clone()
+    }
+
+    /// Ends the links of agents that were revoked.
+    pub(crate) fn judge_agents(&self) {
+        self.trust.agents().judge_again();
+    }
+
     /// Whether a certificate or key file no longer holds what was read from it.
     pub(crate) fn trust_changed(&self) -> bool {
         self.trust.changed()
@@ -244,7 +313,11 @@ impl Assembly {
 
     fn apply(&mut self, upstream: &config::Upstream, dns: &config::Dns) {
         let mut settings = settings(upstream, dns);
-        settings.tls = self.trust.upstream(&upstream.name).map(Secured);
+        settings.dial.far = Some(FarSites(self.trust.agents().clone()));
+        // Servers of PostgreSQL are asked for TLS in their own protocol.
+        if upstream.postgres.is_none() {
+            settings.tls = self.trust.upstream(&upstream.name).map(Secured);
+        }
         match self.upstreams.get(upstream.name.as_str()) {
             Some(standing) => drop(standing.apply(settings)),
             None => {
@@ -258,9 +331,17 @@ impl Assembly {
     fn listener(&mut self, listener: &config::Listener, live: &config::Live) -> Listener {
         let trusted = listener.proxy_protocol.as_ref().map(|trusted| trusted.0.iter().copied().collect());
         // `check` has seen to it that the upstreams exist.
-        let routes: Routes<'_> = listener.routes.iter().map(|route| self.ways(route, live)).collect();
+        let routes: Routes<'_> =
+            listener.routes.iter().map(|route| self.ways(listener, route, live)).collect();
+        let row = self.registry.listener(&listener.name, listener.protocol.as_str());
+        row.log(match listener.logged {
+            config::Logged::Exchanges => Logged::Exchanges,
+            config::Logged::Connections => Logged::Connections,
+            config::Logged::Nothing => Logged::Nothing,
+        });
+        let tls = self.trust.listener(&listener.name);
         Listener {
-            row: self.registry.listener(&listener.name, listener.protocol.as_str()),
+            row,
             doors: door_keys(listener).filter_map(|key| self.doors.get(&key).cloned()).collect(),
             admission: self.admissions.entry(listener.name.clone()).or_default().clone(),
             limits: Limits {
@@ -270,31 +351,52 @@ impl Assembly {
             },
             proxy: trusted.is_some(),
             trusted: trusted.unwrap_or_default(),
-            tls: self.trust.listener(&listener.name),
+            quic: tls.as_deref().and_then(|tls| self.quic.of(listener, tls)),
+            tls,
             timeouts: Timeouts {
                 handshake: listener.timeouts.handshake,
-                idle: Some(listener.timeouts.idle),
+                // A link finds out by itself whether its agent is there.
+                idle: (listener.protocol != config::Protocol::Tunnel).then_some(listener.timeouts.idle),
                 max_age: listener.timeouts.max_age,
                 drain: listener.timeouts.drain,
             },
-            protocol: protocol(listener, routes, live, self.trust.session_keys(), &self.guards),
+            protocol: protocol(
+                listener,
+                routes,
+                live,
+                &self.trust,
+                &self.guards,
+                &mut self.seats,
+                &self.upstreams,
+            ),
         }
     }
 
-    fn ways<'c>(&self, route: &'c config::Route, live: &config::Live) -> Ways<'c> {
+    fn ways<'c>(
+        &self,
+        listener: &config::Listener,
+        route: &'c config::Route,
+        live: &config::Live,
+    ) -> Ways<'c> {
+        let bandwidth = self.guards.bandwidth(listener, route);
         let mirror = route.mirror.as_ref().and_then(|mirror| live.upstream(&mirror.upstream));
-        let mirror = mirror.map(|upstream| Arc::new(self.route(route, Some(upstream), live)));
-        Ways { written: route, shares: self.shares(route, live), mirror }
+        let mirror = mirror.map(|upstream| Arc::new(self.route(route, Some(upstream), None, live)));
+        Ways { written: route, shares: self.shares(route, bandwidth.as_ref(), live), mirror }
     }
 
     /// A route once for every upstream that it leads to, or once if it answers itself.
-    fn shares(&self, route: &config::Route, live: &config::Live) -> Vec<(u32, Arc<Route>)> {
+    fn shares(
+        &self,
+        route: &config::Route,
+        bandwidth: Option<&Arc<Bandwidth>>,
+        live: &config::Live,
+    ) -> Vec<(u32, Arc<Route>)> {
         if route.shares().is_empty() {
-            return vec![(1, Arc::new(self.route(route, None, live)))];
+            return vec![(1, Arc::new(self.route(route, None, bandwidth, live)))];
         }
         let share = |share: &config::Share| {
             let upstream = live.upstream(&share.upstream)?;
-            Some((share.weight, Arc::new(self.route(route, Some(upstream), live))))
+            Some((share.weight, Arc::new(self.route(route, Some(upstream), bandwidth, live))))
         };
         route.shares().iter().filter_map(share).collect()
     }
@@ -303,6 +405,7 @@ impl Assembly {
         &self,
         route: &config::Route,
         described: Option<&config::Upstream>,
+        bandwidth: Option<&Arc<Bandwidth>>,
         live: &config::Live,
     ) -> Route {
         let name = described.map_or("", |described| &described.name);
@@ -325,6 +428,7 @@ impl Assembly {
                 Some(config::Balance::Hash(by)) => hash_by(by),
                 _ => HashBy::Nothing,
             },
+            bandwidth: bandwidth.cloned(),
             announce: match described.map(|described| described.proxy_protocol) {
                 None | Some(config::ProxyProtocolOut::Off) => None,
                 Some(config::ProxyProtocolOut::V1) => Some(proxy::Version::V1),
@@ -334,7 +438,7 @@ impl Assembly {
     }
 }
 
-fn door_keys(listener: &config::Listener) -> impl Iterator<Item = DoorKey> {
+pub(crate) fn door_keys(listener: &config::Listener) -> impl Iterator<Item = DoorKey> {
     listener.bind.iter().map(|bind| {
         let (address, any_port) = match &bind.address {
             config::BindAddress::Socket(socket) => (Address::Socket(*socket), socket.port() == 0),

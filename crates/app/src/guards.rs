@@ -1,10 +1,12 @@
 //! What stands between routes and their upstreams, compiled from the config.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
+use tieline_base::ByteRate;
 use tieline_config as config;
+use tieline_conn::{Bandwidth, SharedBy};
 use tieline_http as http;
 use tieline_openapi::Part;
 use tieline_registry::{Registry, Tally};
@@ -17,8 +19,12 @@ pub(crate) struct Guards {
     apis: Apis,
     /// Limits by what they are and where they stand: those that the last config had.
     rates: Lock<HashMap<RateKey, Weak<http::RateLimit>>>,
+    /// Bandwidths by their listener and route, and what they are: those that the last config had.
+    bandwidths: Lock<HashMap<(String, String, config::Bandwidth), Weak<Bandwidth>>>,
     /// How many requests are under way, by listener and route.
     under_way: Lock<HashMap<(String, String), Arc<AtomicU32>>>,
+    /// What bodies that are held take, by listener.
+    held: Lock<HashMap<String, Arc<AtomicU64>>>,
 }
 
 /// Held while a config is compiled, which one thread does.
@@ -34,7 +40,9 @@ impl Guards {
             registry: registry.clone(),
             apis: Apis::default(),
             rates: Lock::default(),
+            bandwidths: Lock::default(),
             under_way: Lock::default(),
+            held: Lock::default(),
         }
     }
 
@@ -64,6 +72,31 @@ impl Guards {
         any.then_some(guards)
     }
 
+    /// How fast the bytes of a route may go, if that is limited: the same as before, as long as it is written
+    /// the same.
+    pub(crate) fn bandwidth(
+        &self,
+        listener: &config::Listener,
+        route: &config::Route,
+    ) -> Option<Arc<Bandwidth>> {
+        let written = route.bandwidth?;
+        let mut known = held(&self.bandwidths);
+        known.retain(|_, bandwidth| bandwidth.strong_count() > 0);
+        let key = (listener.name.clone(), route.name.clone(), written);
+        if let Some(standing) = known.get(&key).and_then(Weak::upgrade) {
+            return Some(standing);
+        }
+        let shared_by = match written.per {
+            config::BandwidthPer::Exchange => SharedBy::Exchange,
+            config::BandwidthPer::Ip => SharedBy::Client,
+            config::BandwidthPer::Route => SharedBy::Route,
+        };
+        let rate = |rate: Option<ByteRate>| rate.map(|rate| rate.0);
+        let made = Arc::new(Bandwidth::new(rate(written.up), rate(written.down), shared_by));
+        known.insert(key, Arc::downgrade(&made));
+        Some(made)
+    }
+
     fn rates(&self, listener: &config::Listener, route: &config::Route) -> Vec<Arc<http::RateLimit>> {
         let of_listener = listener.rates.iter().map(|limit| (None, limit));
         let of_route = route.rates.iter().map(|limit| (Some(route.name.clone()), limit));
@@ -73,7 +106,7 @@ impl Guards {
         for (at, (of, limit)) in of_listener.chain(of_route).enumerate() {
             let key = (listener.name.clone(), of, limit.clone(), at);
             let rate = known.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
-                let made = Arc::new(self.rate(listener, key.1.as_deref(), limit));
+                let made = Arc::new(self.rate(listener, key.1.as_deref(), limit, at));
                 known.insert(key, Arc::downgrade(&made));
                 made
             });
@@ -87,6 +120,7 @@ impl Guards {
         listener: &config::Listener,
         route: Option<&str>,
         limit: &config::RateLimit,
+        at: usize,
     ) -> http::RateLimit {
         let per = match &limit.per {
             config::RatePer::Ip => http::Per::Ip,
@@ -94,7 +128,10 @@ impl Guards {
             config::RatePer::Header(name) => http::Per::Header(name.clone()),
         };
         let refused = self.refused(listener, route.unwrap_or_default(), &limit.per.to_string());
-        http::RateLimit::new(per, limit.rate, limit.burst, refused)
+        // No two of a route have the same place, so no two have the same name.
+        let name = if at == 0 { limit.per.to_string() } else { format!("{}-{}", limit.per, at + 1) };
+        let tells_as = limit.tell.then_some(name.as_str());
+        http::RateLimit::new(per, limit.rate, limit.burst, tells_as, refused)
     }
 
     fn concurrent(&self, listener: &config::Listener, route: &config::Route) -> Option<http::Concurrent> {
@@ -124,7 +161,9 @@ impl Guards {
             ];
             self.registry.tally("tieline_api_violations", VIOLATIONS, &labels)
         });
-        Some(http::Interface { api: self.apis.of(written)?, mode, counts })
+        let taken = held(&self.held).entry(listener.name.clone()).or_default().clone();
+        let room = http::Room::new(listener.limits.validated_bodies.0, taken);
+        Some(http::Interface { api: self.apis.of(written)?, mode, counts, room })
     }
 }
 

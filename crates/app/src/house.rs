@@ -79,10 +79,12 @@ impl House {
             config: shown_config(&shown),
             token,
             events,
+            agents: assembly.agents(),
             access_log: access_log.clone(),
             reload: reload_by(&requests),
             stop: stop_by(requests),
         });
+        assembly.seats.desk.open(server.clone(), plane.clone(), shown.subscribe());
         let admin = Admin::open(plane, doors)?;
         let mut house = House {
             file: file.into(),
@@ -158,6 +160,11 @@ impl House {
         Ok(report.with_swept(self.obey(compiled).await))
     }
 
+    /// Ends the links of agents that were revoked.
+    pub(crate) fn judge_agents(&self) {
+        self.assembly.judge_agents();
+    }
+
     /// Reads certificates and keys again if their files have changed: new connections get the new ones, and
     /// those that live go on.
     pub(crate) async fn renew_trust(&mut self) {
@@ -223,7 +230,7 @@ fn registry(config: &Config, access_log: &Arc<AccessLog>, events: &Events) -> an
         events.ended(record);
     });
     let log = access_log.clone();
-    let exchanged = Box::new(move |record: &Arc<Record>, exchanged: &Arc<Exchanged>| {
+    let exchanged = Box::new(move |record: &Arc<Record>, exchanged: &Exchanged| {
         log.exchange(record, exchanged);
     });
     Ok(Registry::new(workers, history(config), finished).telling(exchanged))
@@ -237,7 +244,7 @@ fn target(target: &Target) -> AccessLogTarget {
     match target {
         Target::Off => AccessLogTarget::Off,
         Target::Stdout => AccessLogTarget::Stdout,
-        Target::Syslog => AccessLogTarget::Syslog,
+        Target::Syslog(path) => AccessLogTarget::Syslog(path.clone()),
         Target::File { path, .. } => AccessLogTarget::File(path.clone()),
     }
 }

@@ -4,19 +4,30 @@
 //! the life of the server.
 
 mod access;
+mod agent;
 mod apis;
 mod args;
 mod assembly;
+mod clusters;
+mod connect;
+mod databases;
 mod demo;
+mod desk;
 mod guards;
 mod house;
+mod import;
 mod logging;
 mod offline;
+mod passwords;
+mod proxy;
+mod quic;
 mod run;
 mod session_keys;
 mod site;
+mod token;
 mod trust;
 mod upstreams;
+mod user;
 mod verbs;
 
 use std::process::ExitCode;
@@ -40,6 +51,11 @@ fn main() -> ExitCode {
         Verb::Check(check) => Ok(offline::check(&check)),
         Verb::Explain { key } => Ok(offline::explain(key.as_deref())),
         Verb::Schema => Ok(offline::schema()),
+        Verb::User(verb) => user::run(verb),
+        Verb::Agent(verb) => agent::run(verb),
+        Verb::Connect(args) => connect::run(&args),
+        Verb::Token(verb) => token::run(verb),
+        Verb::Import(verb) => import::run(verb),
         Verb::Steer(verb) => verbs::run(verb),
     };
     done.unwrap_or_else(|error| {

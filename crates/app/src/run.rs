@@ -18,6 +18,11 @@ use crate::logging::{self, say};
 /// Runs the server until it is told to stop.
 pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match Config::load(&args.config) {
+        Ok(checked) if checked.config.live.agent.is_some() => {
+            let file = args.config.display();
+            say(&format!("{file}: is an agent's, by its [agent]; `tieline agent run -c {file}` runs it"));
+            Ok(ExitCode::FAILURE)
+        }
         Ok(checked) => serve(&args.config, checked, |house| say(&house.summary())),
         Err(problems) => {
             problems.iter().for_each(|problem| say(&problem.to_string()));
@@ -34,10 +39,12 @@ pub(crate) fn serve(file: &Path, checked: Checked, ready: impl FnOnce(&House)) -
     tracing::debug!(before = limit.before, now = limit.now, "limit of open files");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = runtime.block_on(async {
+        // Before anybody can see that it runs: what the kernel sends then ends it in order.
+        let signals = Signals::listen().context("cannot listen for signals")?;
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let mut house = House::open(file, checked.config, volume, requests).await?;
         ready(&house);
-        let stopped = obey(&mut house, asked).await?;
+        let stopped = obey(&mut house, signals, asked).await;
         house.close().await;
         anyhow::Ok(stopped)
     })?;
@@ -51,6 +58,9 @@ pub(crate) fn serve(file: &Path, checked: Checked, ready: impl FnOnce(&House)) -
 
 /// How often certificate and key files are looked at for a change.
 const TRUST_CHECKED_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether an agent was revoked: its streams are to end within a second.
+const AGENTS_JUDGED_EVERY: Duration = Duration::from_millis(250);
 
 /// How many orders of operators may wait.
 const REQUESTS_MAX: usize = 16;
@@ -89,9 +99,9 @@ enum Order {
 }
 
 /// Obeys signals and operators until one of them says stop, and drains.
-async fn obey(house: &mut House, mut asked: mpsc::Receiver<Request>) -> anyhow::Result<Stopped> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
+async fn obey(house: &mut House, mut signals: Signals, mut asked: mpsc::Receiver<Request>) -> Stopped {
     let mut renewals = tokio::time::interval(TRUST_CHECKED_EVERY);
+    let mut judgements = tokio::time::interval(AGENTS_JUDGED_EVERY);
     loop {
         // Every arm may be dropped: what was sent stays queued.
         tokio::select! {
@@ -104,9 +114,19 @@ async fn obey(house: &mut House, mut asked: mpsc::Receiver<Request>) -> anyhow::
                 Some(Request::Stop) | None => break,
             },
             _ = renewals.tick() => house.renew_trust().await,
+            _ = judgements.tick() => house.judge_agents(),
         }
     }
-    Ok(drain(&house.server(), signals, asked).await)
+    let server = house.server();
+    let draining = drain(&server, signals, asked);
+    let mut draining = std::pin::pin!(draining);
+    loop {
+        // Who is revoked meanwhile is ended meanwhile.
+        tokio::select! {
+            stopped = &mut draining => return stopped,
+            _ = judgements.tick() => house.judge_agents(),
+        }
+    }
 }
 
 async fn answer_reload(house: &mut House, answer: oneshot::Sender<crate::house::ReloadResult>) {

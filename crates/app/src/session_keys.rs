@@ -1,4 +1,5 @@
-//! The keys that session cookies are sealed with, in the data folder: `session.keys`, one to a line.
+//! Secrets of our own making in the data folder; first of all the keys that session cookies are sealed with:
+//! `session.keys`, one to a line.
 //!
 //! To change them, write a new line on top and reload: it seals from then on, and those below still open what
 //! they sealed. Take a line away, and its sessions begin anew.
@@ -23,18 +24,34 @@ const FILE_BYTES_MAX: u64 = 4 * 1024;
 /// says so.
 pub(crate) fn load(folder: &Path) -> Result<SessionKeys, String> {
     let path = folder.join(NAME);
-    let told = |error: io::Error| format!("{}: {error}", path.display());
-    let text = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(file) => make(file).map_err(told)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(&path)?,
-        Err(error) => return Err(told(error)),
-    };
+    let text = text(&path)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let keys: Option<Vec<_>> = lines.map(key).collect();
     keys.and_then(|keys| SessionKeys::new(&keys)).ok_or_else(|| {
         let digits = SESSION_KEY_BYTES * 2;
         format!("{}: a line is not {digits} hexadecimal digits, or there is none", path.display())
     })
+}
+
+/// The secret in the file `name` of `folder`; one is made if there is none.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn secret(folder: &Path, name: &str) -> Result<[u8; SESSION_KEY_BYTES], String> {
+    let path = folder.join(name);
+    let text = text(&path)?;
+    key(text.trim()).ok_or_else(|| {
+        format!("{}: does not hold {} hexadecimal digits", path.display(), SESSION_KEY_BYTES * 2)
+    })
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let told = |error: io::Error| format!("{}: {error}", path.display());
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => make(file).map_err(told),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
+        Err(error) => Err(told(error)),
+    }
 }
 
 fn make(mut file: File) -> io::Result<String> {

@@ -109,7 +109,8 @@ fn http_match(written: &config::HttpMatch) -> http::Match {
 
 fn action(written: &config::Action) -> http::Action {
     match written {
-        config::Action::Upstream(_) => http::Action::Forward,
+        // `check` knows no other for HTTP.
+        config::Action::Upstream(_) | config::Action::Asked => http::Action::Forward,
         config::Action::Redirect(redirect) => {
             let part = |part: &config::Part| match part {
                 config::Part::Text(text) => http::Part::Text(text.clone()),

@@ -4,37 +4,60 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use tieline_base::Secret;
 use tieline_config as config;
 use tieline_http::SessionKeys;
+use tieline_postgres::Users;
 use tieline_transport::tls::{
     Alpn, CertificateFiles, ClientCertificates, ClientTls, ClientTlsSettings, Roots, ServerTls,
     ServerTlsSettings, Verify, self_signed,
 };
 
+use tieline_tunnel::Agents;
+
+use crate::passwords::Passwords;
 use crate::session_keys;
 
 /// What listeners and upstreams prove themselves by, by their names.
-#[derive(Default)]
 pub(crate) struct Trust {
+    /// Who links up, and who vouches for them. It outlives configs.
+    agents: Arc<Agents>,
     listeners: HashMap<String, (ServerTlsSettings, Arc<ServerTls>)>,
     upstreams: HashMap<String, (ClientTlsSettings, Arc<ClientTls>)>,
     session_keys: Option<Arc<SessionKeys>>,
+    passwords: Passwords,
 }
 
 impl Trust {
+    /// Trust in nobody yet but what `agents` have.
+    pub(crate) fn of(agents: Arc<Agents>) -> Trust {
+        let (listeners, upstreams, session_keys, passwords) = Default::default();
+        Trust { agents, listeners, upstreams, session_keys, passwords }
+    }
+
+    /// The agents of this server.
+    pub(crate) fn agents(&self) -> &Arc<Agents> {
+        &self.agents
+    }
+
     /// Reads what `live` names; what `before` holds of it already, and whose files are as they were, stays.
     /// Certificates of our own making are kept in `folder`.
     ///
     /// # Errors
     /// Every file that is of no use, and why.
     pub(crate) fn load(live: &config::Live, folder: &Path, before: &Trust) -> Result<Trust, Vec<String>> {
-        let (mut trust, mut errors) = (Trust::default(), Vec::new());
+        let (mut trust, mut errors) = (Trust::of(before.agents.clone()), Vec::new());
         for listener in &live.listeners {
-            let Some(tls) = &listener.tls else { continue };
-            let told = |error| format!("listener \"{}\": {error}", listener.name);
-            match before.of_listener(listener, tls, folder) {
+            let loaded = match (&listener.tls, listener.protocol) {
+                (_, config::Protocol::Tunnel) => before.of_tunnel(listener),
+                (Some(tls), _) => {
+                    before.of_listener(listener, tls, folder).map_err(|error| error.to_string())
+                }
+                (None, _) => continue,
+            };
+            match loaded {
                 Ok(loaded) => drop(trust.listeners.insert(listener.name.clone(), loaded)),
-                Err(error) => errors.push(told(error)),
+                Err(error) => errors.push(format!("listener \"{}\": {error}", listener.name)),
             }
         }
         for upstream in &live.upstreams {
@@ -50,6 +73,10 @@ impl Trust {
                 Err(error) => errors.push(error),
             }
         }
+        match Passwords::load(live, folder, &before.passwords) {
+            Ok(passwords) => trust.passwords = passwords,
+            Err(wrong) => errors.extend(wrong),
+        }
         if errors.is_empty() { Ok(trust) } else { Err(errors) }
     }
 
@@ -57,11 +84,22 @@ impl Trust {
     pub(crate) fn changed(&self) -> bool {
         self.listeners.values().any(|(_, tls)| tls.changed())
             || self.upstreams.values().any(|(_, tls)| tls.changed())
+            || self.passwords.changed()
     }
 
     /// What seals the cookies of sessions, if some route has them.
     pub(crate) fn session_keys(&self) -> Option<&Arc<SessionKeys>> {
         self.session_keys.as_ref()
+    }
+
+    /// Who may log in with a password.
+    pub(crate) fn users(&self) -> Arc<Users> {
+        self.passwords.users()
+    }
+
+    /// The password in the file at `path`.
+    pub(crate) fn password(&self, path: &Path) -> Option<Secret> {
+        self.passwords.of(path)
     }
 
     /// How TLS ends at this listener.
@@ -98,6 +136,20 @@ impl Trust {
         let alpn = alpn(listener);
         let settings =
             ServerTlsSettings { certificates, alpn, client_certificates, ..ServerTlsSettings::default() };
+        self.loaded(listener, settings)
+    }
+
+    /// Agents and this server believe the built-in authority, and nobody else.
+    fn of_tunnel(&self, listener: &config::Listener) -> Result<(ServerTlsSettings, Arc<ServerTls>), String> {
+        let authority = self.agents.authority().map_err(|error| error.to_string())?;
+        self.loaded(listener, authority.listener()).map_err(|error| error.to_string())
+    }
+
+    fn loaded(
+        &self,
+        listener: &config::Listener,
+        settings: ServerTlsSettings,
+    ) -> Result<(ServerTlsSettings, Arc<ServerTls>), tieline_transport::tls::TlsError> {
         match self.listeners.get(&listener.name) {
             Some((same, loaded)) if *same == settings && !loaded.changed() => Ok((settings, loaded.clone())),
             _ => {
@@ -125,6 +177,10 @@ impl Trust {
             },
             certificate: tls.identity.as_ref().map(files),
             server_name: tls.server_name.clone(),
+            alpn: match &upstream.postgres {
+                Some(_) => Alpn::new(tieline_postgres::ALPN).into_iter().collect(),
+                None => Vec::new(),
+            },
             ..ClientTlsSettings::default()
         };
         match self.upstreams.get(&upstream.name) {
@@ -154,6 +210,7 @@ fn alpn(listener: &config::Listener) -> Vec<Alpn> {
     let names: &[&[u8]] = match (listener.protocol, listener.http2) {
         (config::Protocol::Http, true) => &[b"h2", b"http/1.1"],
         (config::Protocol::Http, false) => &[b"http/1.1"],
+        (config::Protocol::Postgres, _) => &[tieline_postgres::ALPN],
         _ => &[],
     };
     names.iter().filter_map(|name| Alpn::new(name)).collect()

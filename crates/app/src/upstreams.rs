@@ -6,9 +6,10 @@ use std::time::Duration;
 use tieline_config as config;
 use tieline_http as http;
 use tieline_pool::{
-    Balance, BreakerSettings, DnsSettings, EndpointSettings, HealthSettings, HedgeSettings, OutlierSettings,
-    PoolSettings, RetrySettings, Settings, Thresholds, Trunking,
+    Balance, BreakerSettings, DnsSettings, Due, Dues, EndpointSettings, HealthSettings, HedgeSettings,
+    OutlierSettings, PoolSettings, RetrySettings, Settings, Thresholds, Trunking,
 };
+use tieline_postgres as postgres;
 use tieline_transport::DialOptions;
 use tieline_wire::greeting::Probe;
 
@@ -64,20 +65,36 @@ pub(crate) fn settings(upstream: &config::Upstream, dns: &config::Dns) -> Settin
             idle: upstream.pool.idle,
             max_age: Some(upstream.pool.max_age),
         },
+        dues: dues(upstream),
         retry: RetrySettings {
             attempts: upstream.retry.attempts,
             connect: upstream.retry.on.contains(&config::RetryOn::Connect),
             budget: upstream.retry.budget,
         },
         dns: DnsSettings { servers: dns.servers.clone(), ttl_min: dns.min_ttl, ttl_max: dns.max_ttl },
-        dial: DialOptions { keepalive: Some(UPSTREAM_KEEPALIVE) },
+        dial: DialOptions { keepalive: Some(UPSTREAM_KEEPALIVE), far: None },
         tls: None,
         trunks: match upstream.http_version {
             config::HttpVersion::One => None,
             config::HttpVersion::Two => Some(Trunking { trunks: &http::Http2, only: true }),
             config::HttpVersion::Auto => Some(Trunking { trunks: &http::Http2, only: false }),
         },
+        // Such a server makes a process for each, which is worth nothing before it is logged in to.
+        few_at_once: upstream.postgres.is_some(),
     }
+}
+
+/// What of its servers is due to whom.
+fn dues(upstream: &config::Upstream) -> Dues {
+    let mut dues = Dues::default();
+    for written in upstream.postgres.iter().flat_map(|servers| &servers.dues) {
+        let due = Due { weight: written.weight, floor: written.floor, cap: written.cap };
+        if written.users.is_empty() {
+            dues.others = due;
+        }
+        dues.named.extend(written.users.iter().map(|user| (postgres::share_of(user), due)));
+    }
+    dues
 }
 
 /// How long an upstream connection is silent before the kernel asks whether its peer lives: a host that lost

@@ -81,7 +81,7 @@ fn a_filter_that_is_none_is_refused_and_ends_nobody() {
 
 #[test]
 fn drain_lets_connections_finish_until_their_time_is_over() {
-    let (_echo, tieline, address) = echo_server("timeouts = { drain = \"400ms\" }");
+    let (_echo, tieline, address) = echo_server("timeouts = { drain = \"8s\" }");
     let mut client = connect_relayed(address, 1).remove(0);
     tieline.cli(["drain", "listener=web"]).expect("drain");
     assert_echoes(&mut client);

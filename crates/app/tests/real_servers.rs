@@ -191,7 +191,7 @@ fn a_trusted_proxy_names_the_client_and_its_header_is_required() {
     let echo = TcpServer::echo();
     let config = OneRoute {
         listener: "proxy_protocol = \"required\"\ntrusted = [\"127.0.0.1\"]\n\
-                   timeouts = { handshake = \"500ms\" }",
+                   timeouts = { handshake = \"6s\" }",
         ..OneRoute::default()
     };
     let (tieline, address) = start(&config.to(&[echo.address()]));

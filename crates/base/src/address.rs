@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An address as people write it: `10.0.0.5:5432`, `[::1]:80`, `db.example.com:5432` or `unix:/run/db.sock`.
+/// An address as people write it: `10.0.0.5:5432`, `[::1]:80`, `db.example.com:5432`, `unix:/run/db.sock` or
+/// `agent:plant-7/web`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Address {
     /// An IP address and port.
@@ -19,6 +20,31 @@ pub enum Address {
     },
     /// A unix socket's path.
     Unix(PathBuf),
+    /// What an agent offers.
+    Agent(FarService),
+}
+
+/// A service at a far site, reached through the link of the agent there.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct FarService {
+    /// The agent's name.
+    pub agent: String,
+    /// What the agent calls the service.
+    pub service: String,
+}
+
+/// Whether `name` can be an agent's, or that of what one offers: 1 to 63 letters, digits, dots, hyphens and
+/// underscores, of which the first is a letter or digit.
+pub fn is_far_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let begins = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    begins && name.len() <= 63 && name.bytes().all(fits)
+}
+
+impl fmt::Display for FarService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "agent:{}/{}", self.agent, self.service)
+    }
 }
 
 /// Why a text is no address.
@@ -36,6 +62,9 @@ pub enum AddressError {
     /// A unix path that is empty, relative or too long for the kernel.
     #[error("\"{0}\" needs an absolute path of at most 107 bytes behind unix:")]
     BadPath(String),
+    /// What stands behind `agent:` is no name, a slash and a name.
+    #[error("\"{0}\" needs the name of an agent and of what it offers behind agent:, like agent:plant-7/web")]
+    BadService(String),
 }
 
 impl FromStr for Address {
@@ -44,6 +73,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path).ok_or_else(|| AddressError::BadPath(text.into()));
+        }
+        if let Some(far) = text.strip_prefix("agent:") {
+            return agent(far).ok_or_else(|| AddressError::BadService(text.into()));
         }
         if let Ok(socket) = text.parse() {
             return Ok(Address::Socket(socket));
@@ -55,6 +87,12 @@ impl FromStr for Address {
         }
         Ok(Address::Name { host: host.to_ascii_lowercase(), port })
     }
+}
+
+fn agent(far: &str) -> Option<Address> {
+    let (agent, service) = far.split_once('/')?;
+    let named = is_far_name(agent) && is_far_name(service);
+    named.then(|| Address::Agent(FarService { agent: agent.into(), service: service.into() }))
 }
 
 fn unix(path: &str) -> Option<Address> {
@@ -84,6 +122,7 @@ impl fmt::Display for Address {
             Address::Socket(socket) => socket.fmt(f),
             Address::Name { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Agent(far) => far.fmt(f),
         }
     }
 }
@@ -130,6 +169,8 @@ pub enum EndpointAddr {
     Socket(SocketAddr),
     /// A unix socket's path.
     Unix(Box<Path>),
+    /// What an agent offers.
+    Agent(Box<FarService>),
 }
 
 impl fmt::Display for EndpointAddr {
@@ -137,6 +178,7 @@ impl fmt::Display for EndpointAddr {
         match self {
             EndpointAddr::Socket(socket) => socket.fmt(f),
             EndpointAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+            EndpointAddr::Agent(far) => far.fmt(f),
         }
     }
 }
@@ -147,7 +189,8 @@ mod tests {
 
     #[test]
     fn reads_every_form_and_prints_it_back() {
-        for text in ["127.0.0.1:80", "[::1]:80", "db.example.com:5432", "unix:/run/x.sock", "_pg.local:1"] {
+        let all = ["127.0.0.1:80", "[::1]:80", "db.example.com:5432", "unix:/run/x.sock", "_pg.local:1"];
+        for text in all.into_iter().chain(["agent:plant-7/web", "agent:7.a_B/x"]) {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }
@@ -163,6 +206,16 @@ mod tests {
         }
         for path in ["unix:", "unix:relative", &format!("unix:/{}", "x".repeat(107))] {
             assert!(matches!(error(path), AddressError::BadPath(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_far_service_is_two_names_and_nothing_else() {
+        let long = format!("agent:a/{}", "x".repeat(64));
+        for text in
+            ["agent:", "agent:a", "agent:a/", "agent:/b", "agent:a/b/c", "agent:-a/b", "agent:a b/c", &long]
+        {
+            assert!(matches!(text.parse::<Address>(), Err(AddressError::BadService(_))), "{text}");
         }
     }
 

@@ -68,6 +68,12 @@ impl Clock {
         anchor.instant.checked_add(Duration::from_nanos(moment.0)).unwrap_or(anchor.instant)
     }
 
+    /// How long this machine has slept since it was started: what its monotonic clock has not counted.
+    pub fn slept() -> Duration {
+        let monotonic = nanoseconds(clock_gettime(ClockId::Monotonic));
+        Duration::from_nanos(nanoseconds(clock_gettime(ClockId::Boottime)).saturating_sub(monotonic))
+    }
+
     fn since_start(clock: ClockId) -> Moment {
         let zero = anchor().monotonic_ns;
         Moment(nanoseconds(clock_gettime(clock)).saturating_sub(zero))

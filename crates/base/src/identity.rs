@@ -20,6 +20,8 @@ pub struct Proved {
     pub name: Box<str>,
     /// How it was proved, for people.
     pub by: Box<str>,
+    /// The groups that the proof says it belongs to.
+    pub groups: Vec<Box<str>>,
     /// The certificates that prove it in DER, the holder's own first, so that they can be judged again; none
     /// where something else is the proof.
     pub certificates: Vec<Box<[u8]>>,

@@ -51,10 +51,18 @@ reasons! {
     Revoked = "revoked",
     /// It was asked to leave (a drain, a stop, an endpoint that is gone), and its time ran out.
     Drained = "drained",
+    /// The link of an agent that it carried goes on over another connection, or began anew.
+    Moved = "moved",
     /// `limits.connections` of its listener was reached.
     LimitConnections = "limit:connections",
     /// `limits.per_ip` of its listener was reached for its address.
     LimitPerIp = "limit:per-ip",
+    /// So many clients of PostgreSQL as its user may have were connected already: `limits.per_user` of its
+    /// listener, or `connections` of the user.
+    LimitPerUser = "limit:per-user",
+    /// So many clients of PostgreSQL as its database may have were connected already: `limits.per_database`
+    /// of its listener, or `connections` of the route.
+    LimitPerDatabase = "limit:per-database",
     /// `limits.accept_rate` of its listener was exceeded.
     LimitAcceptRate = "limit:accept-rate",
     /// Its upstream's `pool.queue` was full.
@@ -67,6 +75,10 @@ reasons! {
     LimitRate = "limit:rate",
     /// As many requests as `concurrent` of its route allows were under way.
     LimitConcurrent = "limit:concurrent",
+    /// More clients were logging in at its listener than may at once.
+    LimitLogins = "limit:logins",
+    /// More was said in the channels that it listens to than it read.
+    LimitUnread = "limit:unread",
     /// The PROXY header or the first bytes did not come within `timeouts.handshake`.
     TimeoutHandshake = "timeout:handshake",
     /// No place at the upstream became free within `timeouts.acquire`.
@@ -77,10 +89,22 @@ reasons! {
     TimeoutRequestHead = "timeout:request-head",
     /// No byte of a request's body came for `timeouts.body_gap`.
     TimeoutBodyGap = "timeout:body-gap",
+    /// A request's body came, or what there was of its answer was taken, more slowly than
+    /// `timeouts.min_rate`.
+    TimeoutMinRate = "timeout:min-rate",
     /// The upstream did not begin its answer within `timeouts.first_byte` of having the whole request.
     TimeoutFirstByte = "timeout:first-byte",
-    /// The upstream sent no byte of a begun answer, or the client took none, for `timeouts.gap`.
+    /// The upstream sent no byte of a begun answer or took none of a request, or the client took none of an
+    /// answer, for `timeouts.gap`.
     TimeoutGap = "timeout:gap",
+    /// A query of PostgreSQL took longer than `timeouts.query`, and could not be cancelled.
+    TimeoutQuery = "timeout:query",
+    /// A transaction of PostgreSQL lasted longer than `timeouts.transaction`.
+    TimeoutTransaction = "timeout:transaction",
+    /// The client was silent in the middle of a transaction for `timeouts.idle_in_transaction`.
+    TimeoutIdleInTransaction = "timeout:idle-in-transaction",
+    /// The client was silent while it kept its server beyond its transactions, for `timeouts.pinned`.
+    TimeoutPinned = "timeout:pinned",
     /// No byte moved either way through an upgraded connection for `timeouts.tunnel_idle`.
     TimeoutTunnelIdle = "timeout:tunnel-idle",
     /// No route matches it.
@@ -93,6 +117,10 @@ reasons! {
     RefusedUntrusted = "refused:untrusted",
     /// It proved not who it is: no certificate where one is required, or one that is not believed.
     RefusedCertificate = "refused:certificate",
+    /// Its password is wrong, or nobody of its name may log in.
+    RefusedLogin = "refused:login",
+    /// It speaks without TLS, which its listener requires.
+    RefusedPlain = "refused:plain",
     /// It asks another server than the one that TLS was agreed for.
     RefusedMisdirected = "refused:misdirected",
     /// It does not keep to its route's `api`.

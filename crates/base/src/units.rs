@@ -16,6 +16,9 @@ pub enum UnitError {
     /// Not a rate.
     #[error("\"{0}\" is no rate; write a number above 0 per s, m or h, like \"10/s\"")]
     Rate(String),
+    /// Not a rate of bytes.
+    #[error("\"{0}\" is no rate of bytes; write a size above 0 per s, like \"10MiB/s\"")]
+    ByteRate(String),
     /// Not a percentage.
     #[error("\"{0}\" is no percentage; write a whole number from 0% to 100%, like \"20%\"")]
     Percent(String),
@@ -131,6 +134,26 @@ impl fmt::Display for Rate {
     }
 }
 
+/// So many bytes a second: `10MiB/s`; at least one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ByteRate(pub u64);
+
+impl FromStr for ByteRate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let size = text.strip_suffix("/s").and_then(|size| size.parse::<Bytes>().ok());
+        let rate = size.filter(|size| size.0 > 0).map(|size| ByteRate(size.0));
+        rate.ok_or_else(|| UnitError::ByteRate(text.into()))
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Bytes(self.0))
+    }
+}
+
 /// A whole percentage from 0 to 100.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Percent(pub u8);
@@ -189,6 +212,11 @@ mod tests {
         assert_eq!("64KiB".parse::<Bytes>().unwrap(), Bytes(65_536));
         assert_eq!(Bytes(1_610_612_736).to_string(), "1.5GiB");
         assert_eq!("5000/s".parse::<Rate>().unwrap(), Rate { events: 5_000, per: Duration::from_secs(1) });
+        assert_eq!("10MiB/s".parse::<ByteRate>().unwrap(), ByteRate(10 << 20));
+        assert_eq!(ByteRate(256).to_string(), "256B/s");
+        for wrong in ["10MiB", "10/s", "0B/s", "10MiB/m", "/s", ""] {
+            assert!(wrong.parse::<ByteRate>().is_err(), "{wrong:?}");
+        }
         assert_eq!("20%".parse::<Percent>().unwrap(), Percent(20));
         for wrong in ["64", "64KB", "-1B", "1.5MiB", "KiB", "99999999TiB"] {
             assert!(wrong.parse::<Bytes>().is_err(), "{wrong:?}");

@@ -100,6 +100,20 @@ fn read_allow(mut fields: Fields, problems: &mut Problems) -> Spot<Allow> {
     Spot { value: allow, place }
 }
 
+/// Who somebody may prove to be, or a group.
+pub(crate) fn identity(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix(GROUP).unwrap_or(text);
+    let sound = text.len() <= 255 && !text.chars().any(char::is_control) && bare.trim() == bare;
+    if sound && !bare.is_empty() {
+        return Ok(text.into());
+    }
+    Err(format!(
+        "\"{}\" is nobody's name; a name has 1 to 255 bytes, none of them a control character, and no \
+         space around it",
+        text.escape_debug()
+    ))
+}
+
 fn who(Spot { value, place }: Spot<String>) -> Who {
     match value.strip_prefix(GROUP) {
         Some(name) => Who { name: name.into(), group: true, place },

@@ -17,6 +17,8 @@ pub enum Action {
     Redirect(Redirect),
     /// Answers by itself.
     Respond(Respond),
+    /// Leads to what the client asks for by name: to the service of an agent.
+    Asked,
 }
 
 /// An upstream, and its part of the requests of a route.
@@ -65,9 +67,18 @@ pub(crate) fn read(
     let keys = ["upstream", "redirect", "respond"];
     let written: Vec<_> = keys.into_iter().filter(|key| fields.has(key)).collect();
     let lacking = keys.iter().all(|key| fields.lacks(key));
+    let leads = written.contains(&"upstream");
     let upstream = fields.take::<Value>("upstream").and_then(|taken| upstream(taken, problems));
     let redirect = fields.table_if_written("redirect").and_then(|table| redirect(table, problems));
     let respond = fields.table_if_written("respond").and_then(|table| respond(table, problems));
+    if protocol == Some(Protocol::Tunnel) {
+        if leads {
+            let error = problems
+                .error(place, "a route of protocol \"tunnel\" leads to the service that is asked for");
+            error.hint("take `upstream` away, and name services: service = \"plant-7/ssh\"");
+        }
+        return Some(Spot { value: Action::Asked, place });
+    }
     match written[..] {
         [] if lacking => nothing(place, protocol, problems),
         [_, _, ..] => {

@@ -32,6 +32,9 @@ pub enum BindError {
         /// Its port.
         port: u16,
     },
+    /// What an agent offers.
+    #[error("\"{0}\" is a service that an agent offers, not an address to listen at")]
+    Agent(String),
     /// A way to say "every address" that other programs know.
     #[error(
         "\"{0}\" has no IP address; write \"0.0.0.0:{1}\" for every IPv4 address \
@@ -52,6 +55,7 @@ impl FromStr for BindAddress {
         match text.parse()? {
             Address::Socket(socket) => Ok(BindAddress::Socket(canonical(socket))),
             Address::Unix(path) => Ok(BindAddress::Unix(path)),
+            Address::Agent(_) => Err(BindError::Agent(text.into())),
             Address::Name { host, port } => {
                 let usual = if host == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
                 Err(BindError::Name { text: text.into(), usual, port })

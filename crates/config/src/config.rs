@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::agent::{self, Agent};
 use crate::check;
 use crate::fields::Fields;
 use crate::group::{self, Group};
@@ -14,6 +15,7 @@ use crate::place::Place;
 use crate::problem::{Problem, Problems};
 use crate::server::{self, Boot, Server};
 use crate::upstream::{self, Upstream, UpstreamDraft};
+use crate::user::{self, User};
 
 /// A config that holds together: every name that it uses is one that it has, and nothing clashes.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,6 +37,10 @@ pub struct Live {
     pub upstreams: Vec<Upstream>,
     /// The groups, in the order of the file, all of different names.
     pub groups: Vec<Group>,
+    /// Those who may log in with a password, in the order of the file, all of different names.
+    pub users: Vec<User>,
+    /// What an agent's file says; `None` in a server's.
+    pub agent: Option<Agent>,
 }
 
 /// A config without an error, and what is to be said about it nevertheless.
@@ -148,13 +154,18 @@ fn read(entries: &[Entry], folder: &Path, problems: &mut Problems) -> Config {
         upstreams.map(|UpstreamDraft { upstream, confined }| (upstream, confined)).unzip();
     let groups = file.named("group").into_iter();
     let groups = groups.map(|(name, fields)| group::read(name, fields, problems)).collect();
+    let users = file.named("user").into_iter();
+    let users = users.filter_map(|(name, fields)| user::read(name, fields, folder, problems)).collect();
+    let agent = agent::read(&mut file, folder, problems);
     file.done();
     let listeners = check::references(listeners, &upstreams, problems);
-    let config = Config { boot, live: Live { server, listeners, upstreams, groups } };
+    let config = Config { boot, live: Live { server, listeners, upstreams, groups, users, agent } };
     check::protocols(&config, &confined, problems);
+    check::postgres(&config, problems);
     check::clashes(&config, problems);
     check::loops(&config, problems);
     check::identities(&config.live, problems);
+    check::agents(&config.live, problems);
     check::risks(&config, problems);
     config
 }

@@ -156,6 +156,7 @@ pub(crate) fn takes(kind: &Kind) -> String {
         }
         Kind::Conditions(_) => format!("{}; \"*\" for any value", kind.expected()),
         Kind::Rate => "a rate: per s, m or h, like \"10/s\"".into(),
+        Kind::ByteRate => "a rate of bytes: B, KiB, MiB or GiB per s, like \"10MiB/s\"".into(),
         Kind::Protocol => protocol::quoted(protocol::SERVED),
         Kind::Either(kinds) => kinds.iter().map(takes).collect::<Vec<_>>().join(", or "),
         Kind::List(item) => format!("an array, each item {}", takes(item)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tieline_base::Bytes;
 
 use crate::protocol::Protocol;
-use crate::words::Word;
+use crate::words::{OFF, Word};
 
 /// A group of keys: one table of the file.
 #[derive(Debug)]
@@ -78,12 +78,16 @@ pub enum Kind {
     },
     /// So many events in so much time, `"10/s"`.
     Rate,
+    /// So many bytes a second, `"10MiB/s"`.
+    ByteRate,
     /// A whole percentage, `"20%"`.
     Percent,
     /// A name that another block bears, or may bear.
     Name,
     /// A path on this machine; a relative one starts at the config file's folder.
     Path,
+    /// A path on this machine behind `syslog:`.
+    SyslogPath,
     /// A path on this machine behind `file:`.
     FilePath,
     /// The path of an HTTP request, `"/healthz"`.
@@ -110,6 +114,10 @@ pub enum Kind {
     Target,
     /// Any text.
     Text,
+    /// The name of a database or a user, 1 to 63 bytes.
+    SqlName,
+    /// What is kept of a password, `"SCRAM-SHA-256$…"`.
+    Verifier,
     /// Who somebody proves to be, `"ana"`, or `"group:support"`.
     Identity,
     /// What a text is, `"text/plain"`.
@@ -129,6 +137,8 @@ pub enum Kind {
     Network,
     /// A TLS server name, or `*.` and a domain.
     Sni,
+    /// Services of agents, `"plant-7/ssh"`.
+    Far,
     /// Windows of the week with their time zone, `"Mon-Fri 07:00-19:00 Europe/Berlin"`.
     Schedule,
     /// The permissions of a file in octal, `"0660"`.
@@ -215,10 +225,12 @@ impl Kind {
             Kind::Duration { .. } => "a duration like \"30s\"".into(),
             Kind::Size { .. } => "a size like \"64KiB\"".into(),
             Kind::Rate => "a rate like \"10/s\"".into(),
+            Kind::ByteRate => "a rate of bytes like \"10MiB/s\"".into(),
             Kind::Percent => "a percentage like \"20%\"".into(),
             Kind::Name => "a name".into(),
             Kind::Path => "a path".into(),
             Kind::FilePath => "\"file:\" and a path".into(),
+            Kind::SyslogPath => "\"syslog:\" and the path of a socket".into(),
             Kind::RequestPath => "a path like \"/healthz\"".into(),
             Kind::Host => "a host like \"shop.example.com\" or \"*.example.com\"".into(),
             Kind::PathPattern => "a path like \"/api\", \"/users/{id}\" or \"= /healthz\"".into(),
@@ -232,6 +244,8 @@ impl Kind {
             Kind::HashBy => "\"remote\", \"sni\", \"header:NAME\" or \"cookie:NAME\"".into(),
             Kind::Target => "a URL like \"https://{host}{path}\"".into(),
             Kind::Text => "a text".into(),
+            Kind::SqlName => "a name like \"orders\"".into(),
+            Kind::Verifier => "a verifier like \"SCRAM-SHA-256$4096:...\"".into(),
             Kind::Identity => "a name like \"ana\"".into(),
             Kind::MediaType => "a media type like \"text/plain\"".into(),
             Kind::ServerName => "a name like \"db.example.com\"".into(),
@@ -240,6 +254,7 @@ impl Kind {
             Kind::Endpoint => "an address like \"db.example.com:5432\" or \"unix:/path\"".into(),
             Kind::Network => "a network like \"10.0.0.0/8\"".into(),
             Kind::Sni => "a server name like \"db.example.com\" or \"*.example.com\"".into(),
+            Kind::Far => "services of agents like \"plant-7/ssh\" or \"*/ssh\"".into(),
             Kind::Schedule => "a schedule like \"Mon-Fri 07:00-19:00 Europe/Berlin\"".into(),
             Kind::Mode => "an octal mode like \"0660\"".into(),
             Kind::Protocol => "the name of a protocol".into(),
@@ -270,6 +285,10 @@ pub(crate) fn one_of(choices: impl Iterator<Item = String>) -> String {
 pub(crate) const fn key(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, absent: Absent::Refused, meaning: "", example: "", protocols: &[] }
 }
+
+/// A number of clients, or that there is no limit.
+pub(crate) const COUNT_OR_OFF: Kind =
+    Kind::Either(&[Kind::Words(OFF), Kind::Whole { least: 1, most: WHOLE_MAX }]);
 
 /// A key of other protocols than those of this version.
 pub(crate) const fn of_protocols(name: &'static str, protocols: &'static [Protocol]) -> Later {

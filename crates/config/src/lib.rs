@@ -11,11 +11,16 @@
 
 mod access;
 mod action;
+mod agent;
 mod api;
+mod bandwidth;
 mod bind;
 mod check;
 mod config;
+mod dues;
+mod endpoint_url;
 mod explain;
+mod far;
 mod fields;
 mod files;
 mod group;
@@ -28,6 +33,7 @@ mod listener;
 mod node;
 mod path_pattern;
 mod place;
+mod postgres;
 mod problem;
 mod protocol;
 mod rate;
@@ -43,15 +49,20 @@ mod suggest;
 mod target;
 mod tls;
 mod upstream;
+mod user;
 mod value;
 mod words;
 
 pub use access::{Access, Allow, Who};
 pub use action::{Action, Redirect, Respond, Share};
+pub use agent::{Agent, Offer, Proxy};
 pub use api::Api;
+pub use bandwidth::Bandwidth;
 pub use bind::{BindAddress, BindError};
 pub use config::{Checked, Config, FILE_BYTES_MAX, Live, restart_needed};
+pub use dues::Due;
 pub use explain::{UnknownKey, explain};
+pub use far::{FarMatch, FarMatchError};
 pub use group::Group;
 pub use hash_by::{HashBy, HashByError};
 pub use host::{HostError, HostPattern};
@@ -61,6 +72,7 @@ pub use keys::FILE;
 pub use listener::{Bind, Limits, Listener, Timeouts, Trusted};
 pub use path_pattern::{PathError, PathPattern, Segment};
 pub use place::Place;
+pub use postgres::{AuthQuery, Console, Count, Logins, Patience, PostgresServers, Replicas};
 pub use problem::{Problem, Severity};
 pub use protocol::{Protocol, SERVED};
 pub use rate::{RateLimit, RatePer, RatePerError};
@@ -75,4 +87,9 @@ pub use sni::{Sni, SniError};
 pub use target::{Part, Target, TargetError};
 pub use tls::{Certificate, ClientCertificates, ListenerTls, TlsIdentity, UpstreamTls};
 pub use upstream::{Balance, Breaker, Endpoint, Health, HealthCheck, Hedge, Outlier, Pool, Retry, Upstream};
-pub use words::{ApiMode, HttpVersion, LogFormat, LogLevel, ProxyProtocolOut, RetryOn, Tell, Verify, Word};
+pub use user::{Password, User};
+pub use value::is_name;
+pub use words::{
+    ApiMode, Auth, BandwidthPer, Carrier, Fallback, HttpVersion, LogFormat, LogLevel, Logged, PoolMode,
+    PoolReset, ProxyProtocolOut, ReplicaReads, RetryOn, Role, RouteRole, Tell, Verify, Word,
+};

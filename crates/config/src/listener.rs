@@ -6,20 +6,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tieline_base::{Bytes, Rate};
+use tieline_base::{ByteRate, Bytes, Rate};
 
 use crate::action::Action;
 use crate::bind::BindAddress;
-use crate::fields::{Confined, Fields};
+use crate::far;
+use crate::fields::{Confined, Fields, Taken};
 use crate::http_match::HttpMatch;
 use crate::place::{Place, Spot};
+use crate::postgres::{self, AuthQuery, Console};
 use crate::problem::Problems;
 use crate::protocol::{Protocol, quoted};
 use crate::rate::{self, RateLimit};
 use crate::route::{self, Draft, Route};
 use crate::tls::{self, ListenerTls};
 use crate::value::Value;
-use crate::words::{ProxyProtocolIn, Tell};
+use crate::words::{Auth, Logged, ProxyProtocolIn, Tell};
 
 /// Where connections are accepted, by which protocol and under which limits.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,8 +36,20 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How it proves itself to clients, if TLS ends here.
     pub tls: Option<ListenerTls>,
+    /// Whether clients of PostgreSQL that come over a network must use it, where there is one.
+    pub tls_required: bool,
+    /// What clients of PostgreSQL that log in are asked for.
+    pub auth: Auth,
+    /// Where users of PostgreSQL are looked up that the config does not name.
+    pub auth_query: Option<AuthQuery>,
+    /// Who may use the console.
+    pub console: Option<Console>,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
+    /// Whether links of tunnels may go over QUIC, on the same ports of UDP.
+    pub quic: bool,
+    /// What the access log gets a line for.
+    pub logged: Logged,
     /// Who must send a PROXY protocol header: `None` if nobody sends one.
     pub proxy_protocol: Option<Trusted>,
     /// Whose `Forwarded` and `X-Forwarded-For` are believed; nobody's where it is empty.
@@ -76,6 +90,10 @@ pub struct Limits {
     pub connections: Option<u32>,
     /// At once for one client IP address.
     pub per_ip: Option<u32>,
+    /// Clients of PostgreSQL at once as one user.
+    pub per_user: Option<u32>,
+    /// The same of one database.
+    pub per_database: Option<u32>,
     /// New ones in a stretch of time.
     pub accept_rate: Option<Rate>,
     /// The first line of an HTTP request.
@@ -90,6 +108,8 @@ pub struct Limits {
     pub body: Option<Bytes>,
     /// Its body, where a route's interface checks it.
     pub validated_body: Bytes,
+    /// All bodies that are being checked, together.
+    pub validated_bodies: Bytes,
 }
 
 /// How long things may take on the side of the clients.
@@ -103,6 +123,8 @@ pub struct Timeouts {
     pub request_head: Duration,
     /// Between two pieces of an HTTP request's body.
     pub body_gap: Duration,
+    /// How slowly bodies may come and answers be taken; `None`: as slowly as clients like.
+    pub min_rate: Option<ByteRate>,
     /// Without a byte either way in a tunnel that an HTTP request opened.
     pub tunnel_idle: Duration,
     /// From accept to the end; `None`: for ever. Users add their jitter.
@@ -133,7 +155,17 @@ pub(crate) fn read(
         tell_of_others(&confined, protocol, problems);
     }
     let tls = tls::of_listener(&mut fields, folder, problems);
+    let tls_required = tls_required(&mut fields, tls.is_some(), problems);
+    let tls_here = tls.as_ref().map(|tls| &tls.value);
+    let auth = postgres::auth(&mut fields, protocol, &bind, tls_here, problems);
+    let auth_query = postgres::auth_query(&mut fields, auth, problems);
+    let console = postgres::console(&mut fields, auth, problems);
     let http2 = fields.value("http2");
+    let quic = fields.value("quic");
+    let logged = fields.word("access_log", Logged::from_word).unwrap_or(match protocol {
+        Some(Protocol::Postgres) => Logged::Connections,
+        _ => Logged::Exchanges,
+    });
     let proxy_protocol = proxy_protocol(&mut fields, problems);
     let limits = limits(fields.table("limits"), problems);
     let rates = rate::read(&mut fields);
@@ -157,7 +189,13 @@ pub(crate) fn read(
         // Where it was refused the file is refused with it, and nobody obeys what stands in for it.
         protocol: protocol.unwrap_or(Protocol::Tcp),
         tls: tls.map(|tls| tls.value),
+        tls_required,
+        auth,
+        auth_query,
+        console,
         http2,
+        quic,
+        logged,
         proxy_protocol,
         trusted_forwarders,
         forwarded,
@@ -174,6 +212,17 @@ pub(crate) fn read(
 fn bind(fields: &mut Fields) -> Vec<Bind> {
     let addresses = fields.list("bind").into_iter();
     addresses.map(|Spot { value, place }| Bind { address: value, place }).collect()
+}
+
+fn tls_required(fields: &mut Fields, tls: bool, problems: &mut Problems) -> bool {
+    let Taken { value, place, written } = match fields.take("tls_required") {
+        Some(taken) => taken,
+        None => return true,
+    };
+    if written && !tls {
+        problems.error(place, "`tls_required` means nothing without `tls`");
+    }
+    value
 }
 
 /// Keys of other protocols than the one that the listener speaks.
@@ -226,11 +275,16 @@ fn proxy_protocol(fields: &mut Fields, problems: &mut Problems) -> Option<Truste
 
 fn limits(mut fields: Fields, problems: &mut Problems) -> Limits {
     let place = fields.place_of("per_ip");
+    let (user_place, database_place) = (fields.place_of("per_user"), fields.place_of("per_database"));
     let written = ["request_line", "request_head"].into_iter().find(|key| fields.has(key));
     let line_place = written.map_or(fields.place(), |key| fields.place_of(key));
+    let written = ["validated_body", "validated_bodies"].into_iter().find(|key| fields.has(key));
+    let body_place = written.map_or(fields.place(), |key| fields.place_of(key));
     let limits = Limits {
         connections: fields.whole("connections"),
         per_ip: fields.whole("per_ip"),
+        per_user: fields.whole("per_user"),
+        per_database: fields.whole("per_database"),
         accept_rate: fields.maybe("accept_rate"),
         request_line: fields.value("request_line"),
         request_head: fields.value("request_head"),
@@ -238,6 +292,7 @@ fn limits(mut fields: Fields, problems: &mut Problems) -> Limits {
         streams: fields.whole("streams").unwrap_or(1),
         body: fields.maybe("body"),
         validated_body: fields.value("validated_body"),
+        validated_bodies: fields.value("validated_bodies"),
     };
     fields.done();
     // A size of zero stands in for one that was refused.
@@ -248,10 +303,24 @@ fn limits(mut fields: Fields, problems: &mut Problems) -> Limits {
         );
         problems.error(line_place, message);
     }
-    if let (Some(connections), Some(per_ip)) = (limits.connections, limits.per_ip)
-        && per_ip > connections
-    {
-        problems.error(place, format!("`per_ip` = {per_ip} is more than all `connections` = {connections}"));
+    if limits.validated_body > limits.validated_bodies && limits.validated_bodies.0 > 0 {
+        let message = format!(
+            "`validated_body` = {} is more than all `validated_bodies` = {}",
+            limits.validated_body, limits.validated_bodies
+        );
+        problems.error(body_place, message);
+    }
+    for (key, place, count) in [
+        ("per_ip", place, limits.per_ip),
+        ("per_user", user_place, limits.per_user),
+        ("per_database", database_place, limits.per_database),
+    ] {
+        if let (Some(connections), Some(count)) = (limits.connections, count)
+            && count > connections
+        {
+            let message = format!("`{key}` = {count} is more than all `connections` = {connections}");
+            problems.error(place, message);
+        }
     }
     limits
 }
@@ -264,6 +333,10 @@ fn timeouts(mut fields: Fields, protocol: Option<Protocol>, problems: &mut Probl
         idle: fields.maybe("idle").unwrap_or(idle_of(protocol)),
         request_head: fields.value("request_head"),
         body_gap: fields.value("body_gap"),
+        min_rate: match fields.maybe::<Value>("min_rate") {
+            Some(Value::ByteRate(rate)) => Some(rate),
+            _ => None,
+        },
         tunnel_idle: fields.value("tunnel_idle"),
         max_age: fields.maybe("max_age"),
         drain: fields.value("drain"),
@@ -281,6 +354,7 @@ fn timeouts(mut fields: Fields, protocol: Option<Protocol>, problems: &mut Probl
 fn idle_of(protocol: Option<Protocol>) -> Duration {
     match protocol {
         Some(Protocol::Http) => Duration::from_secs(75),
+        Some(Protocol::Postgres) => postgres::CLIENT_IDLE,
         _ => Duration::from_secs(3_600),
     }
 }
@@ -300,13 +374,25 @@ fn routes(
     folder: &Path,
     problems: &mut Problems,
 ) -> Vec<Draft> {
-    let tables: Vec<Spot<Value>> = fields.value("route");
+    let missing = fields.lacks("route");
+    let (place, sound) = (fields.place_of("route"), fields.is_sound_at("route"));
+    let written = fields.has("route");
+    let tables: Vec<Spot<Value>> = fields.maybe("route").unwrap_or_default();
+    // Agents need none: routes say what people may reach.
+    let needed = protocol != Some(Protocol::Tunnel);
+    if needed && (missing || written && sound && tables.is_empty()) {
+        let what = if missing { "missing" } else { "empty" };
+        let error = problems.error(place, format!("`route` is {what}"));
+        error.hint("write route = [{ upstream = \"db\", access = \"public\" }]");
+    }
     let table = |item: Spot<Value>| if let Value::Table(fields) = item.value { Some(fields) } else { None };
     let tables = tables.into_iter().filter_map(table);
     let mut drafts: Vec<_> =
         tables.filter_map(|fields| route::read(fields, protocol, folder, problems)).collect();
     match protocol {
         Some(Protocol::Http) => tell_of_equals(&drafts, problems),
+        Some(Protocol::Postgres) => postgres::tell_of_equals(&drafts, problems),
+        Some(Protocol::Tunnel) => far::tell_of_equals(&drafts, problems),
         Some(_) => tell_of_doubles(&drafts, problems),
         None => {}
     }
@@ -371,6 +457,7 @@ fn usual_name(action: &Action) -> &str {
         Action::Upstream(shares) => shares.first().map_or("", |share| &share.upstream),
         Action::Redirect(_) => "redirect",
         Action::Respond(_) => "respond",
+        Action::Asked => "services",
     }
 }
 

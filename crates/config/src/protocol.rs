@@ -22,7 +22,7 @@ pub enum Protocol {
 }
 
 /// The protocols that this version serves. A later one is served by its name here, its keys and its crate.
-pub const SERVED: &[Protocol] = &[Protocol::Tcp, Protocol::Http];
+pub const SERVED: &[Protocol] = &[Protocol::Tcp, Protocol::Http, Protocol::Postgres, Protocol::Tunnel];
 
 impl Protocol {
     /// Every protocol, served or not.
@@ -76,7 +76,7 @@ pub(crate) fn quoted(protocols: &[Protocol]) -> String {
     }
 }
 
-/// The half-sentence that refuses a protocol: `not in this version; it serves: tcp`.
+/// The half-sentence that refuses a protocol: `not in this version; it serves: tcp, http`.
 pub(crate) fn not_in_this_version() -> String {
     let served: Vec<_> = SERVED.iter().map(|protocol| protocol.as_str()).collect();
     format!("not in this version; it serves: {}", served.join(", "))

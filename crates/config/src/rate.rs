@@ -19,6 +19,8 @@ pub struct RateLimit {
     pub rate: Rate,
     /// How many at once; at least 1.
     pub burst: u32,
+    /// Whether answers say how many may still come.
+    pub tell: bool,
 }
 
 /// What a rate of requests is counted by.
@@ -69,9 +71,10 @@ pub(crate) fn read(fields: &mut Fields) -> Vec<RateLimit> {
 
 fn one(mut fields: Fields) -> Option<RateLimit> {
     let (per, rate, burst) = (fields.value("per"), fields.maybe::<Rate>("rate"), fields.whole("burst"));
+    let tell = fields.value("tell");
     fields.done();
     let rate = rate?;
-    Some(RateLimit { per, rate, burst: burst.unwrap_or(rate.events) })
+    Some(RateLimit { per, rate, burst: burst.unwrap_or(rate.events), tell })
 }
 
 #[cfg(test)]

@@ -174,16 +174,17 @@ fn reserved(name: &str, request: bool) -> Option<Option<&'static str>> {
         "transfer-encoding",
         "upgrade",
     ];
-    const REQUEST: [&str; 5] = ["expect", "forwarded", "via", "x-real-ip", "x-request-id"];
+    const REQUEST: [&str; 3] = ["expect", "via", "x-request-id"];
     let name = name.to_ascii_lowercase();
     if BOTH.contains(&name.as_str()) {
         return Some(None);
     }
     match &*name {
         "host" if request => Some(Some("write rewrite = { host = \"…\" }")),
-        "forwarded" | "x-real-ip" if request => Some(Some("`forwarded` says which of them are sent")),
-        name if request && (REQUEST.contains(&name) || name.starts_with("x-forwarded")) => Some(None),
-        name if request && name.starts_with("x-tieline-") => Some(None),
+        name if request && (matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded")) => {
+            Some(Some("`forwarded` says which of them are sent"))
+        }
+        name if request && (REQUEST.contains(&name) || name.starts_with("x-tieline-")) => Some(None),
         _ => None,
     }
 }

@@ -8,10 +8,13 @@ use tieline_base::Priority;
 use crate::access::{self, Access};
 use crate::action::{self, Action, Share};
 use crate::api::{self, Api};
+use crate::bandwidth::{self, Bandwidth};
+use crate::far::FarMatch;
 use crate::fields::Fields;
 use crate::hash_by::HashBy;
 use crate::http_match::{self, HttpMatch};
 use crate::place::{Place, Spot};
+use crate::postgres::{self, Count, Logins};
 use crate::problem::Problems;
 use crate::protocol::Protocol;
 use crate::rate::{self, RateLimit};
@@ -19,7 +22,7 @@ use crate::rewrite::{self, Rewrite};
 use crate::schedule::Schedule;
 use crate::session::{self, Mirror, Session};
 use crate::sni::Sni;
-use crate::words::PriorityWord;
+use crate::words::{PriorityWord, ReplicaReads, RouteRole};
 
 /// What goes where, and for whom.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,6 +37,20 @@ pub struct Route {
     pub sni: Vec<Sni>,
     /// The requests it takes; empty unless the listener speaks HTTP.
     pub matches: HttpMatch,
+    /// The services of agents that it takes; empty unless the listener speaks `tunnel`.
+    pub services: Vec<FarMatch>,
+    /// The logins it takes; all unless the listener speaks PostgreSQL.
+    pub logins: Logins,
+    /// How many clients may be logged in to each of its databases; none: not said.
+    pub connections: Option<Count>,
+    /// Which servers of PostgreSQL it leads to; none: not said.
+    pub role: Option<RouteRole>,
+    /// What of it goes to replicas all the same.
+    pub replica_reads: ReplicaReads,
+    /// Whether its clients read there only what is as new as what they wrote.
+    pub read_your_writes: bool,
+    /// Whether it takes connections for replication too.
+    pub replication: bool,
     /// What it does with what it takes.
     pub action: Action,
     /// By what requests are shared among its upstreams; none: each is drawn anew.
@@ -42,6 +59,8 @@ pub struct Route {
     pub rates: Vec<RateLimit>,
     /// How many of them may be under way.
     pub concurrent: Option<u32>,
+    /// How fast bytes may go by it.
+    pub bandwidth: Option<Bandwidth>,
     /// What its requests must keep to.
     pub api: Option<Api>,
     /// What it changes of requests and answers.
@@ -65,7 +84,7 @@ impl Route {
     pub fn shares(&self) -> &[Share] {
         match &self.action {
             Action::Upstream(shares) => shares,
-            Action::Redirect(_) | Action::Respond(_) => &[],
+            Action::Redirect(_) | Action::Respond(_) | Action::Asked => &[],
         }
     }
 
@@ -82,7 +101,12 @@ impl Route {
 
     /// What makes it the same route in two configs: its name if the file gives it one, else what it takes.
     pub fn identity(&self) -> String {
-        if self.named { self.name.clone() } else { format!("{:?}", self.matches.unnamed()) }
+        match (self.named, self.logins.is_any()) {
+            (true, _) => self.name.clone(),
+            (false, _) if !self.services.is_empty() => format!("{:?}", self.services),
+            (false, true) => format!("{:?}", self.matches.unnamed()),
+            (false, false) => format!("{:?}", self.logins),
+        }
     }
 }
 
@@ -110,15 +134,23 @@ pub(crate) fn read(
     let name = fields.take::<String>("name").map(|name| Spot { value: name.value, place: name.place });
     let takes_all = !fields.has("sni");
     let sni: Vec<Spot<Sni>> = fields.list("sni");
-    let match_sound =
-        ["host", "path", "method", "headers", "query"].iter().all(|key| fields.is_sound_at(key));
+    let match_sound = ["host", "path", "method", "headers", "query", "database", "user", "service"]
+        .iter()
+        .all(|key| fields.is_sound_at(key));
     let matches = http_match::read(&mut fields, problems);
+    let services = services(&mut fields, protocol);
+    let logins = postgres::logins(&mut fields);
+    let connections = Count::read(&mut fields, "connections");
+    let role = fields.word("role", RouteRole::from_word);
+    let (replica_reads, read_your_writes) = postgres::replica_reads(&mut fields, role, problems);
+    let replication = fields.value("replication");
     let split_by = split_by(&mut fields, problems);
     let action = action::read(&mut fields, protocol, problems);
     let (rates, concurrent) = (rate::read(&mut fields), fields.whole("concurrent"));
     let api = api::read(&mut fields, folder, problems);
     let rewrite = rewrite::read(&mut fields, match_sound.then_some(&matches), problems);
     let forwards = action.as_ref().is_none_or(|it| matches!(it.value, Action::Upstream(_)));
+    let bandwidth = bandwidth::read(&mut fields, forwards, problems);
     let session = session::session(&mut fields, forwards, problems);
     let mirror = session::mirror(&mut fields, action.as_ref().map(|it| &it.value), problems);
     let access = access::read(&mut fields, place, problems);
@@ -133,10 +165,18 @@ pub(crate) fn read(
         place,
         sni: sni.iter().map(|sni| sni.value.clone()).collect(),
         matches,
+        services,
+        logins,
+        connections,
+        role,
+        replica_reads,
+        read_your_writes,
+        replication,
         split_by,
         action,
         rates,
         concurrent,
+        bandwidth,
         api,
         rewrite,
         session,
@@ -147,6 +187,13 @@ pub(crate) fn read(
         grace,
     };
     Some(Draft { name, sni, takes_all, match_sound, route })
+}
+
+/// What people may ask for by a route of a listener for tunnels: all, where it does not say.
+fn services(fields: &mut Fields, protocol: Option<Protocol>) -> Vec<FarMatch> {
+    let services: Vec<FarMatch> = fields.list("service").into_iter().map(|spot| spot.value).collect();
+    let any = services.is_empty() && protocol == Some(Protocol::Tunnel);
+    if any { vec![FarMatch::ANY] } else { services }
 }
 
 fn split_by(fields: &mut Fields, problems: &mut Problems) -> Option<HashBy> {

@@ -47,6 +47,8 @@ pub struct Server {
     pub log: LogLevel,
     /// How names are resolved.
     pub dns: Dns,
+    /// `admin.hosts`, in lower case.
+    pub admin_hosts: Vec<String>,
 }
 
 /// Where the access log goes.
@@ -56,8 +58,8 @@ pub enum AccessLog {
     Off,
     /// The standard output.
     Stdout,
-    /// The system's log.
-    Syslog,
+    /// The system's log: the socket at this path, or the usual one.
+    Syslog(Option<PathBuf>),
     /// This file, opened again on SIGHUP.
     File {
         /// Its path, from the config file's folder if it is relative.
@@ -90,6 +92,8 @@ pub(crate) fn read(
         Some(Taken { value: Value::Socket(socket), place, .. }) => (Some(socket), place),
         _ => (None, admin_place),
     };
+    let hosts: Vec<Spot<String>> = admin.list("hosts");
+    let admin_hosts = hosts.into_iter().map(|host| host.value.to_ascii_lowercase()).collect();
     admin.done();
     let boot = Boot {
         data: folder.join(server.value::<PathBuf>("data")),
@@ -104,6 +108,7 @@ pub(crate) fn read(
         access_log: access_log(&mut server, folder),
         log: server.word("log", LogLevel::from_word).unwrap_or(LogLevel::Info),
         dns: dns(server.table("dns"), problems),
+        admin_hosts,
     };
     server.done();
     (boot, live)
@@ -121,9 +126,10 @@ fn access_log(server: &mut Fields, folder: &Path) -> AccessLog {
         Some(Taken { value: Value::Path(path), place, .. }) => {
             AccessLog::File { path: folder.join(path), place }
         }
+        Some(Taken { value: Value::Syslog(path), .. }) => AccessLog::Syslog(Some(folder.join(path.0))),
         Some(Taken { value: Value::Word(word), .. }) => match AccessLogWord::from_word(word) {
             Some(AccessLogWord::Off) => AccessLog::Off,
-            Some(AccessLogWord::Syslog) => AccessLog::Syslog,
+            Some(AccessLogWord::Syslog) => AccessLog::Syslog(None),
             Some(AccessLogWord::Stdout) | None => AccessLog::Stdout,
         },
         _ => AccessLog::Stdout,

@@ -58,7 +58,7 @@ pub(crate) fn mirror(
             let message = format!("`mirror`: the route leads to upstream \"{}\" itself", upstream.value);
             problems.error(upstream.place, message).hint("write another [upstream.NAME] for the copies");
         }
-        Some(Action::Redirect(_) | Action::Respond(_)) => {
+        Some(Action::Redirect(_) | Action::Respond(_) | Action::Asked) => {
             problems.error(place, "`mirror` means nothing without `upstream`");
         }
         _ => {}

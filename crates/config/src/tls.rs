@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use tieline_base::Address;
+
 use crate::fields::{Fields, Taken};
 use crate::files;
 use crate::place::{Place, Spot};
 use crate::problem::Problems;
 use crate::upstream::Endpoint;
 use crate::value::Value;
-use crate::words::{ClientWord, UpstreamTlsWord, Verify};
+use crate::words::{ClientWord, Negotiation, UpstreamTlsWord, Verify};
 
 /// How a listener proves itself to its clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +57,8 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// What we show if they ask.
     pub identity: Option<TlsIdentity>,
+    /// Whether servers of PostgreSQL are not asked for TLS first.
+    pub direct: bool,
 }
 
 /// A certificate of ours with its key.
@@ -64,6 +68,12 @@ pub struct TlsIdentity {
     pub certificate: PathBuf,
     /// The file of its private key.
     pub key: PathBuf,
+}
+
+impl UpstreamTls {
+    /// All is verified, by the roots of the system.
+    pub(crate) const VERIFY_FULL: UpstreamTls =
+        UpstreamTls { verify: Verify::Full, ca: None, server_name: None, identity: None, direct: false };
 }
 
 /// Reads `tls` of a listener. `folder` is the config file's.
@@ -77,7 +87,7 @@ pub(crate) fn of_listener(
     let table = |item: Spot<Value>| if let Value::Table(fields) = item.value { Some(fields) } else { None };
     let tables = items.into_iter().filter_map(table);
     let certificates: Vec<_> = tables.filter_map(|table| certificate(table, folder, problems)).collect();
-    tell_of_lax_ones(&certificates, problems);
+    tell_of_differing_ones(&certificates, problems);
     (!certificates.is_empty()).then_some(Spot { value: ListenerTls::Certificates(certificates), place })
 }
 
@@ -109,28 +119,33 @@ fn client(fields: &mut Fields, folder: &Path, problems: &mut Problems) -> Option
     Some(ClientCertificates { ca: ca?.value, crl: crl.map(|crl| crl.value), required })
 }
 
-/// The name that a client asks for in its first bytes chooses the certificate, and binds it to nothing that
-/// it says later: who is asked for no certificate under one name may go on to speak of another.
-fn tell_of_lax_ones(certificates: &[Certificate], problems: &mut Problems) {
+/// A listener asks all of its clients for the same proof, whatever name they ask for: the name in their first
+/// bytes binds them to nothing that they say later.
+fn tell_of_differing_ones(certificates: &[Certificate], problems: &mut Problems) {
     let Some(strict) = certificates.iter().find(|it| it.client.is_some()) else { return };
     for other in certificates.iter().filter(|it| it.client != strict.client) {
         let message = format!(
             "this certificate asks clients for another proof than the one in line {}, \
-             and clients choose between them",
+             and a listener asks all of its clients for one",
             strict.place.line
         );
-        let warning = problems.warning(other.place, message);
-        warning.hint("give both the same `client_ca` and `client`, or a listener each");
+        let hint = "give both the same `client_ca`, `client_crl` and `client`, or a listener each";
+        problems.error(other.place, message).hint(hint);
     }
 }
 
-/// Reads `tls` of an upstream. `folder` is the config file's.
+/// Reads `tls` of an upstream; `usual` holds where it is left out. `folder` is the config file's.
 pub(crate) fn of_upstream(
     fields: &mut Fields,
     endpoints: &[Endpoint],
+    usual: Option<UpstreamTls>,
     folder: &Path,
     problems: &mut Problems,
 ) -> Option<UpstreamTls> {
+    if fields.lacks("tls") {
+        fields.take::<Value>("tls");
+        return usual;
+    }
     let Taken { value, place, .. } = fields.take::<Value>("tls")?;
     let tls = match value {
         Value::Table(table) => from_table(table, folder, problems),
@@ -138,7 +153,7 @@ pub(crate) fn of_upstream(
         _ => return None,
     };
     // Without a name there is nothing that a certificate could be compared with.
-    let nameless = endpoints.iter().find(|it| matches!(it.address, tieline_base::Address::Unix(_)));
+    let nameless = endpoints.iter().find(|it| matches!(it.address, Address::Unix(_) | Address::Agent(_)));
     if let Some(endpoint) = nameless.filter(|_| tls.verify == Verify::Full && tls.server_name.is_none()) {
         let message =
             format!("endpoint \"{}\" has no name that its certificate could be for", endpoint.address);
@@ -153,12 +168,12 @@ fn from_word(word: UpstreamTlsWord, place: Place, problems: &mut Problems) -> Op
     let verify = match word {
         UpstreamTlsWord::Off => return None,
         UpstreamTlsWord::VerifyFull => Verify::Full,
-        UpstreamTlsWord::Insecure => Verify::None,
+        UpstreamTlsWord::Require | UpstreamTlsWord::Insecure => Verify::None,
     };
     if verify == Verify::None {
         warn_of_trust(place, problems);
     }
-    Some(UpstreamTls { verify, ca: None, server_name: None, identity: None })
+    Some(UpstreamTls { verify, ..UpstreamTls::VERIFY_FULL })
 }
 
 fn from_table(mut fields: Fields, folder: &Path, problems: &mut Problems) -> UpstreamTls {
@@ -167,6 +182,7 @@ fn from_table(mut fields: Fields, folder: &Path, problems: &mut Problems) -> Ups
     let verify = fields.word("verify", Verify::from_word).unwrap_or(Verify::Full);
     let ca = file(&mut fields, "ca", folder, problems);
     let server_name = fields.maybe("server_name");
+    let direct = fields.word("negotiation", Negotiation::from_word) == Some(Negotiation::Direct);
     fields.done();
     match &ca {
         Some(ca) if verify == Verify::None => {
@@ -177,7 +193,7 @@ fn from_table(mut fields: Fields, folder: &Path, problems: &mut Problems) -> Ups
         _ if verify == Verify::None => warn_of_trust(verify_place, problems),
         _ => {}
     }
-    UpstreamTls { verify, ca: ca.map(|ca| ca.value), server_name, identity }
+    UpstreamTls { verify, ca: ca.map(|ca| ca.value), server_name, identity, direct }
 }
 
 fn warn_of_trust(place: Place, problems: &mut Problems) {

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use tieline_base::{Address, Percent};
 
+use crate::endpoint_url::{self, Dialed, Scheme};
 use crate::fields::{Confined, Fields, Taken};
 use crate::hash_by::HashBy;
 use crate::place::{Place, Spot};
+use crate::postgres::{self, PostgresServers};
 use crate::problem::Problems;
 use crate::tls::{self, UpstreamTls};
 use crate::value::Value;
-use crate::words::{BalanceWord, ConcurrencyWord, HttpVersion, ProxyProtocolOut, RetryOn};
+use crate::words::{
+    BalanceWord, ConcurrencyWord, HttpVersion, PoolMode, PoolReset, ProxyProtocolOut, RetryOn, Role,
+};
 
 /// A set of endpoints that do the same work.
 #[derive(Clone, PartialEq, Debug)]
@@ -57,6 +61,8 @@ pub struct Upstream {
     pub http_version: HttpVersion,
     /// How they are spoken to by TLS; none: without.
     pub tls: Option<UpstreamTls>,
+    /// How its servers are logged in to, if they speak PostgreSQL.
+    pub postgres: Option<PostgresServers>,
 }
 
 /// One member of an upstream.
@@ -72,6 +78,8 @@ pub struct Endpoint {
     pub tier: u8,
     /// How many connections it may be given at once; `None`: no limit.
     pub connections: Option<u32>,
+    /// What a server of PostgreSQL is to the others.
+    pub role: Role,
 }
 
 /// How an endpoint is chosen.
@@ -184,6 +192,10 @@ pub struct Outlier {
     pub max: Percent,
 }
 
+/// What holds where nothing is written.
+const ACQUIRE: Duration = Duration::from_secs(5);
+const POOL_IDLE: Duration = Duration::from_secs(60);
+
 /// An upstream as it stands in the file: it has not met the listeners that lead to it.
 pub(crate) struct UpstreamDraft {
     pub(crate) upstream: Upstream,
@@ -200,12 +212,28 @@ pub(crate) fn read(
 ) -> UpstreamDraft {
     let place = name.place;
     let confined = fields.confined();
-    let pool = fields.table("pool");
+    let speaks_postgres = postgres::speaks_postgres(&mut fields);
+    let mut pool = fields.table("pool");
     let shed_place = pool.place_of("shed");
-    let pool = self::pool(pool);
+    let (mode, reset) = (pool.word("mode", PoolMode::from_word), pool.word("reset", PoolReset::from_word));
+    let notice = pool.maybe("notice");
+    let pool = self::pool(pool, speaks_postgres);
     let mut timeouts = fields.table("timeouts");
-    let endpoints = endpoints(&mut fields, pool.size, problems);
-    let tls = tls::of_upstream(&mut fields, &endpoints, folder, problems);
+    let patience = postgres::Patience::read(&mut timeouts);
+    let (endpoints, schemes) = endpoints(&mut fields, pool.size, problems);
+    let scheme = endpoint_url::scheme_of(&schemes, speaks_postgres, problems);
+    // Passwords and data leave this machine: nobody in between may read them, or pose as the server.
+    let leaves = speaks_postgres && !postgres::are_here(&endpoints);
+    let usual_tls = (leaves || scheme == Some(Scheme::Https)).then_some(UpstreamTls::VERIFY_FULL);
+    let (tls_written, tls_place) = (fields.has("tls"), fields.place_of("tls"));
+    let tls = tls::of_upstream(&mut fields, &endpoints, usual_tls, folder, problems);
+    if let Some(scheme) = scheme.filter(|scheme| tls_written && tls.is_some() != (*scheme == Scheme::Https)) {
+        let message = format!("`tls` says otherwise than \"{}\" before the endpoints", scheme.prefix());
+        problems.error(tls_place, message).hint("leave one of them out");
+    }
+    let lent = (mode, reset, notice, pool.size);
+    let postgres = postgres::servers(&mut fields, lent, patience, speaks_postgres, folder, problems);
+    let usual_acquire = if speaks_postgres { postgres::ACQUIRE } else { ACQUIRE };
     let http_version = http_version(&mut fields, tls.is_some(), problems);
     let upstream = Upstream {
         name: name.value,
@@ -216,7 +244,7 @@ pub(crate) fn read(
             .table_if_written("health")
             .and_then(|health| self::health(health, http_version, problems)),
         connect_timeout: timeouts.value("connect"),
-        acquire_timeout: timeouts.value("acquire"),
+        acquire_timeout: timeouts.maybe("acquire").unwrap_or(usual_acquire),
         first_byte_timeout: timeouts.value("first_byte"),
         gap_timeout: timeouts.value("gap"),
         pool,
@@ -232,6 +260,7 @@ pub(crate) fn read(
             .unwrap_or(ProxyProtocolOut::Off),
         http_version,
         tls,
+        postgres,
     };
     timeouts.done();
     fields.done();
@@ -244,9 +273,19 @@ pub(crate) fn read(
     UpstreamDraft { upstream, confined }
 }
 
-fn endpoints(fields: &mut Fields, size: Option<u32>, problems: &mut Problems) -> Vec<Endpoint> {
+/// An endpoint's address, where it stands, and what stands before it.
+type Spelled = (Address, Place, Option<Scheme>);
+
+fn endpoints(
+    fields: &mut Fields,
+    size: Option<u32>,
+    problems: &mut Problems,
+) -> (Vec<Endpoint>, Vec<Spelled>) {
     let items: Vec<Spot<Value>> = fields.value("endpoints");
     let endpoints: Vec<_> = items.into_iter().filter_map(|item| endpoint(item, size, problems)).collect();
+    let spelled = |(endpoint, scheme): &(Endpoint, _)| (endpoint.address.clone(), endpoint.place, *scheme);
+    let schemes = endpoints.iter().map(spelled).collect();
+    let endpoints: Vec<Endpoint> = endpoints.into_iter().map(|(endpoint, _)| endpoint).collect();
     let mut seen = HashMap::new();
     for endpoint in &endpoints {
         if let Some(first) = seen.insert(&endpoint.address, endpoint.place) {
@@ -256,21 +295,28 @@ fn endpoints(fields: &mut Fields, size: Option<u32>, problems: &mut Problems) ->
             problems.error(endpoint.place, message).hint("give one of them a `weight` instead");
         }
     }
-    endpoints
+    (endpoints, schemes)
 }
 
-fn endpoint(item: Spot<Value>, size: Option<u32>, problems: &mut Problems) -> Option<Endpoint> {
+fn endpoint(
+    item: Spot<Value>,
+    size: Option<u32>,
+    problems: &mut Problems,
+) -> Option<(Endpoint, Option<Scheme>)> {
     let mut fields = match item.value {
-        Value::Address(address) => {
-            return Some(Endpoint { address, place: item.place, weight: 1, tier: 1, connections: None });
+        Value::Dialed(Dialed { address, scheme }) => {
+            let place = item.place;
+            let (weight, tier, connections, role) = (1, 1, None, Role::Auto);
+            return Some((Endpoint { address, place, weight, tier, connections, role }, scheme));
         }
         Value::Table(fields) => fields,
         _ => return None,
     };
     let connections_place = fields.place_of("connections");
-    let address = fields.take::<Address>("address");
+    let dialed = fields.take::<Dialed>("address");
     let (weight, tier) = (fields.whole("weight").unwrap_or(1), fields.whole("tier").unwrap_or(1));
     let connections = fields.whole("connections");
+    let role = fields.word("role", Role::from_word).unwrap_or(Role::Auto);
     fields.done();
     if let (Some(connections), Some(size)) = (connections, size)
         && connections > size
@@ -279,8 +325,8 @@ fn endpoint(item: Spot<Value>, size: Option<u32>, problems: &mut Problems) -> Op
             format!("`connections` = {connections} is more than the `size` = {size} of the whole pool");
         problems.error(connections_place, message);
     }
-    let Taken { value: address, place, .. } = address?;
-    Some(Endpoint { address, place, weight, tier, connections })
+    let Taken { value: Dialed { address, scheme }, place, .. } = dialed?;
+    Some((Endpoint { address, place, weight, tier, connections, role }, scheme))
 }
 
 fn http_version(fields: &mut Fields, tls: bool, problems: &mut Problems) -> HttpVersion {
@@ -356,12 +402,14 @@ fn health(mut fields: Fields, version: HttpVersion, problems: &mut Problems) -> 
     Some(Health { check, every, timeout, rise, fall })
 }
 
-fn pool(mut fields: Fields) -> Pool {
+fn pool(mut fields: Fields, speaks_postgres: bool) -> Pool {
+    let usual_size = speaks_postgres.then_some(postgres::POOL_SIZE);
+    let usual_idle = if speaks_postgres { postgres::POOL_IDLE } else { POOL_IDLE };
     let pool = Pool {
-        size: fields.whole("size"),
+        size: fields.whole("size").or(usual_size),
         queue: fields.whole("queue").unwrap_or(0),
         shed: fields.maybe("shed"),
-        idle: fields.value("idle"),
+        idle: fields.maybe("idle").unwrap_or(usual_idle),
         max_age: fields.value("max_age"),
     };
     fields.done();

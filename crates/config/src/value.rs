@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tieline_base::{Address, Bytes, Percent, Rate, format_duration, is_host_name, parse_duration};
+use tieline_base::{
+    Address, ByteRate, Bytes, Percent, Rate, Verifier, format_duration, is_host_name, parse_duration,
+};
 
+use crate::access;
 use crate::action;
 use crate::bind::BindAddress;
+use crate::endpoint_url::{self, Dialed};
+use crate::far::FarMatch;
 use crate::fields::Fields;
 use crate::hash_by::HashBy;
 use crate::host::HostPattern;
@@ -17,6 +22,7 @@ use crate::key::{DURATION_MAX, Kind, one_of};
 use crate::node::Node;
 use crate::path_pattern::PathPattern;
 use crate::place::Spot;
+use crate::postgres;
 use crate::problem::Problems;
 use crate::protocol::{self, Protocol};
 use crate::rate::RatePer;
@@ -34,6 +40,7 @@ pub(crate) enum Value {
     Duration(Duration),
     Size(Bytes),
     Rate(Rate),
+    ByteRate(ByteRate),
     Percent(Percent),
     Text(String),
     Host(HostPattern),
@@ -44,11 +51,14 @@ pub(crate) enum Value {
     RatePer(RatePer),
     Target(Target),
     Path(PathBuf),
+    Syslog(SyslogPath),
     Bind(BindAddress),
     Socket(SocketAddr),
-    Address(Address),
+    Dialed(Dialed),
     Network(IpNet),
+    Verifier(Verifier),
     Sni(Sni),
+    Far(FarMatch),
     Schedule(Schedule),
     Mode(u32),
     Protocol(Protocol),
@@ -57,6 +67,10 @@ pub(crate) enum Value {
     Table(Fields),
     Named(Vec<(Spot<String>, Fields)>),
 }
+
+/// The socket of a log daemon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SyslogPath(pub(crate) PathBuf);
 
 impl Value {
     /// The tables that it is or holds.
@@ -135,7 +149,7 @@ fn list(item: &Kind, name: &str, nodes: &[Spot<Node>], problems: &mut Problems) 
 }
 
 /// Why a value is not what its key takes.
-enum Wrong {
+pub(crate) enum Wrong {
     /// Another type, or not one of its words; and how to write it, if that can be told.
     Type(Option<String>),
     /// This, in a sentence to which the key's name belongs.
@@ -147,7 +161,7 @@ enum Wrong {
 }
 
 impl Wrong {
-    fn because(error: impl ToString) -> Self {
+    pub(crate) fn because(error: impl ToString) -> Self {
         Wrong::Because(error.to_string())
     }
 
@@ -168,6 +182,7 @@ fn form_hint(kind: &Kind, node: &Node) -> Option<String> {
         (Kind::Duration { .. }, Node::Whole(number)) => Some(format!("for seconds write \"{number}s\"")),
         (Kind::Size { .. }, Node::Whole(number)) => Some(format!("for bytes write \"{number}B\"")),
         (Kind::Rate, Node::Whole(number)) => Some(format!("for so many a second write \"{number}/s\"")),
+        (Kind::ByteRate, Node::Whole(number)) => Some(format!("for bytes a second write \"{number}B/s\"")),
         (Kind::Percent, Node::Whole(number)) => Some(format!("write \"{number}%\"")),
         (Kind::Mode, Node::Whole(number)) => Some(format!("write it in quotes: \"{number:04}\"")),
         (Kind::Words(words), Node::Text(text)) => did_you_mean(text, words.iter().map(|word| word.word)),
@@ -212,10 +227,12 @@ fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
         Kind::Duration { least } => duration(text, *least),
         Kind::Size { least, most } => size(text, *least, *most),
         Kind::Rate => text.parse().map(Value::Rate).map_err(Wrong::because),
+        Kind::ByteRate => text.parse().map(Value::ByteRate).map_err(Wrong::because),
         Kind::Percent => text.parse().map(Value::Percent).map_err(Wrong::because),
         Kind::Name => name(text).map(Value::Text),
         Kind::Path => path(text).map(Value::Path),
         Kind::FilePath => path(text.strip_prefix("file:")?).map(Value::Path),
+        Kind::SyslogPath => path(text.strip_prefix("syslog:")?).map(SyslogPath).map(Value::Syslog),
         Kind::RequestPath => request_path(text).map(Value::Text),
         Kind::Host => text.parse().map(Value::Host).map_err(Wrong::because),
         Kind::PathPattern => text.parse().map(Value::PathPattern).map_err(Wrong::because),
@@ -226,14 +243,17 @@ fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
         Kind::HashBy => text.parse().map(Value::HashBy).map_err(Wrong::because),
         Kind::Target => text.parse().map(Value::Target).map_err(Wrong::because),
         Kind::Text => Ok(Value::Text(text.into())),
-        Kind::Identity => identity(text),
+        Kind::SqlName => postgres::sql_name(text).map(Value::Text).map_err(Wrong::Because),
+        Kind::Verifier => text.parse().map(Value::Verifier).map_err(Wrong::because),
+        Kind::Identity => access::identity(text).map(Value::Text).map_err(Wrong::Because),
         Kind::MediaType => action::media_type(text).map(Value::Text).map_err(Wrong::Because),
         Kind::ServerName => server_name(text).map(Value::Text),
         Kind::Bind => text.parse().map(Value::Bind).map_err(Wrong::because),
         Kind::Socket { port } => socket(text, *port).map(Value::Socket),
-        Kind::Endpoint => endpoint(text).map(Value::Address),
+        Kind::Endpoint => endpoint_url::endpoint(text).map(Value::Dialed),
         Kind::Network => network(text).map(Value::Network),
         Kind::Sni => text.parse().map(Value::Sni).map_err(Wrong::because),
+        Kind::Far => text.parse().map(Value::Far).map_err(Wrong::because),
         Kind::Schedule => text.parse().map(Value::Schedule).map_err(Wrong::because),
         Kind::Mode => mode(text).map(Value::Mode),
         Kind::Protocol => protocol(text),
@@ -267,8 +287,10 @@ fn size(text: &str, least: Bytes, most: Bytes) -> Result<Value, Wrong> {
     Ok(Value::Size(size))
 }
 
+/// Whether `text` is a name as blocks bear it.
+///
 /// Names stand in filters, metrics and paths, so they hold nothing that would have to be quoted there.
-pub(crate) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -321,19 +343,6 @@ fn method(text: &str) -> Result<String, Wrong> {
     Err(Wrong::Hinted(message, format!("did you mean \"{capitals}\"?")))
 }
 
-fn identity(text: &str) -> Result<Value, Wrong> {
-    let bare = text.strip_prefix("group:").unwrap_or(text);
-    let sound = text.len() <= 255 && !text.chars().any(char::is_control) && bare.trim() == bare;
-    if sound && !bare.is_empty() {
-        return Ok(Value::Text(text.into()));
-    }
-    Err(Wrong::Because(format!(
-        "\"{}\" is nobody's name; a name has 1 to 255 bytes, none of them a control character, and no \
-         space around it",
-        text.escape_debug()
-    )))
-}
-
 fn server_name(text: &str) -> Result<String, Wrong> {
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok(ip.to_string()),
@@ -355,39 +364,6 @@ fn socket(text: &str, usual_port: Option<u16>) -> Result<SocketAddr, Wrong> {
         None => {
             Err(Wrong::Because(format!("\"{text}\" is no IP address with a port, like \"127.0.0.1:7070\"")))
         }
-    }
-}
-
-fn endpoint(text: &str) -> Result<Address, Wrong> {
-    if text.starts_with("agent:") {
-        return Err(Wrong::Because(format!(
-            "\"{text}\" needs tunnels to agents, which are not in this version"
-        )));
-    }
-    if let Some((_, host)) = text.split_once("://") {
-        let host = host.split('/').next().unwrap_or(host);
-        return Err(Wrong::Hinted(
-            format!("\"{text}\" is a URL"),
-            format!("write host and port alone, like \"{host}\""),
-        ));
-    }
-    let address = text.parse::<Address>().map_err(Wrong::because)?;
-    let port = match &address {
-        Address::Socket(socket) => Some(socket.port()),
-        Address::Name { port, .. } => Some(*port),
-        Address::Unix(_) => None,
-    };
-    if port == Some(0) {
-        return Err(Wrong::Because(format!("\"{text}\" has port 0, to which nobody can connect")));
-    }
-    match address {
-        Address::Socket(socket) if socket.ip().is_unspecified() => {
-            let local = if socket.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-            let message = format!("\"{text}\" is an address to listen at, not one to connect to");
-            Err(Wrong::Hinted(message, format!("did you mean \"{local}:{}\"?", socket.port())))
-        }
-        Address::Socket(socket) => Ok(Address::Socket(crate::bind::canonical(socket))),
-        address => Ok(address),
     }
 }
 
@@ -476,6 +452,7 @@ of! {
     Duration(Duration) or Duration::ZERO,
     Size(Bytes) or Bytes(0),
     Rate(Rate) or Rate { events: 1, per: Duration::from_secs(1) },
+    ByteRate(ByteRate) or ByteRate(1),
     Percent(Percent) or Percent(0),
     Text(String) or String::new(),
     Host(HostPattern) or HostPattern::Exact(String::new()),
@@ -488,11 +465,13 @@ of! {
     Path(PathBuf) or PathBuf::new(),
     Bind(BindAddress) or BindAddress::Unix(PathBuf::new()),
     Socket(SocketAddr) or SocketAddr::from(([127, 0, 0, 1], 0)),
-    Address(Address) or Address::Unix(PathBuf::new()),
+    Dialed(Dialed) or Dialed { address: Address::Unix(PathBuf::new()), scheme: None },
     Network(IpNet) or IpNet::from(IpAddr::from([127, 0, 0, 1])),
     Sni(Sni) or Sni::Exact(String::new()),
+    Far(FarMatch) or FarMatch::ANY,
     Schedule(Schedule) or Schedule::default(),
     Mode(u32) or 0o600,
+    Verifier(Verifier) or Verifier::Md5([0; 16]),
     Protocol(Protocol) or Protocol::Tcp,
     List(Vec<Spot<Value>>) or Vec::new(),
 }

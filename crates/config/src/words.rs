@@ -99,6 +99,96 @@ words! {
 }
 
 words! {
+    /// What clients that log in are asked for.
+    pub Auth {
+        /// A password, by SCRAM-SHA-256: it is never sent, and the verifier is of no use to who steals it.
+        Scram = "scram",
+        /// A password, by MD5 for users whose verifier is of that kind, by SCRAM-SHA-256 for others.
+        Md5 = "md5",
+        /// A certificate of their own whose name is that of the user; needs `client_ca`.
+        Certificate = "certificate",
+        /// Nothing. For loopback addresses and unix sockets alone.
+        Trust = "trust",
+    }
+}
+
+words! {
+    /// What a server is lent for.
+    pub PoolMode {
+        /// A client keeps its server as long as it is connected.
+        Session = "session",
+        /// For one transaction: between two of them a server serves others.
+        Transaction = "transaction",
+        /// For one statement: transactions of several are refused.
+        Statement = "statement",
+    }
+}
+
+words! {
+    /// What is undone at a server before another client gets it.
+    pub PoolReset {
+        /// What its client left there, as far as its SQL shows that it may have left something.
+        Needed = "needed",
+        /// After every transaction all but prepared statements, also what functions changed from within.
+        Always = "always",
+    }
+}
+
+words! {
+    /// What a server is to the others that hold the same data.
+    pub Role {
+        /// It is asked.
+        Auto = "auto",
+        /// It takes writes.
+        Primary = "primary",
+        /// It can be read from alone.
+        Replica = "replica",
+    }
+}
+
+words! {
+    /// Which of the servers that hold the same data a route leads to.
+    pub RouteRole {
+        /// The one that takes writes.
+        Primary = "primary",
+        /// One that can be read from alone.
+        Replica = "replica",
+        /// Any.
+        Any = "any",
+    }
+}
+
+words! {
+    /// What a route that leads to the primary leaves to replicas.
+    pub ReplicaReads {
+        /// Nothing.
+        Off = "off",
+        /// Transactions that are said to only read.
+        Transactions = "transactions",
+        /// Those, and single statements that surely only read.
+        Statements = "statements",
+    }
+}
+
+words! {
+    /// What becomes of reads for which no replica is fit.
+    pub Fallback {
+        /// The primary serves them.
+        Primary = "primary",
+        /// They wait for one.
+        Wait = "wait",
+    }
+}
+
+words! {
+    /// What endpoints speak, where connections to them have a login of their own.
+    pub(crate) UpstreamProtocol {
+        /// PostgreSQL.
+        Postgres = "postgres",
+    }
+}
+
+words! {
     /// What becomes of clients that show no certificate.
     pub(crate) ClientWord {
         /// They are refused.
@@ -115,8 +205,20 @@ words! {
         Off = "off",
         /// By TLS; their certificate is for their name and signed by a root that the system trusts.
         VerifyFull = "verify-full",
+        /// By TLS, whatever their certificate, as PostgreSQL's `sslmode=require` has it.
+        Require = "require",
         /// By TLS, whatever their certificate.
         Insecure = "insecure",
+    }
+}
+
+words! {
+    /// How TLS with servers of PostgreSQL begins.
+    pub(crate) Negotiation {
+        /// They are asked for it in their own words.
+        Request = "request",
+        /// At once: they speak nothing else.
+        Direct = "direct",
     }
 }
 
@@ -205,6 +307,18 @@ words! {
 }
 
 words! {
+    /// What a link may go over.
+    pub Carrier {
+        /// QUIC, over UDP: best where it passes.
+        Quic = "quic",
+        /// TLS, over TCP.
+        Tls = "tls",
+        /// TLS inside a WebSocket, as HTTPS over TCP: for networks in which somebody looks into TLS.
+        WebSocket = "websocket",
+    }
+}
+
+words! {
     /// After what a request is sent to another endpoint.
     pub RetryOn {
         /// No connection was made; nothing was sent, so that any request is tried again.
@@ -237,6 +351,18 @@ words! {
 }
 
 words! {
+    /// What a bandwidth is shared by.
+    pub BandwidthPer {
+        /// Each request has it for itself, and with other protocols each connection.
+        Exchange = "exchange",
+        /// All that one client asks for shares it (an IPv6 /64 counts as one).
+        Ip = "ip",
+        /// All that goes by the route shares it.
+        Route = "route",
+    }
+}
+
+words! {
     /// How much may be in flight at an upstream.
     pub(crate) ConcurrencyWord {
         /// As much as `pool.size` and `connections` let through.
@@ -255,6 +381,18 @@ words! {
         Off = "off",
         /// The system's log, by /dev/log.
         Syslog = "syslog",
+    }
+}
+
+words! {
+    /// What of a listener goes to the access log.
+    pub Logged {
+        /// Each exchange by itself, and connections that came to none.
+        Exchanges = "exchanges",
+        /// Connections as a whole.
+        Connections = "connections",
+        /// Nothing.
+        Nothing = "off",
     }
 }
 

@@ -35,7 +35,7 @@ fn an_example_is_what_stands_between_its_fences() {
 fn with_files_of(example: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let quoted = example.split('"').skip(1).step_by(2);
-    let ends = [".crl", ".crt", ".key", ".pem", ".yaml"];
+    let ends = [".crl", ".crt", ".key", ".pem", ".pw", ".yaml"];
     for name in quoted.filter(|name| ends.iter().any(|end| name.ends_with(end))) {
         std::fs::write(folder.path().join(name), "").unwrap();
     }

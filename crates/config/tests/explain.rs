@@ -28,7 +28,7 @@ fn an_explanation_has_meaning_unit_default_and_example() {
 it is the time between two requests.
 
   Takes:    a duration of at least 1ms: ms, s, m, h, d, like \"1h30m\"
-  Default:  left out: 75s with protocol \"http\", and 1h with every other.
+  Default:  left out: 75s with protocol \"http\", 1d with \"postgres\", and 1h with every other.
 
   Example:
     [listener.NAME.timeouts]
@@ -92,8 +92,8 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
 
 #[test]
 fn a_key_of_a_later_version_is_explained_as_such() {
-    assert!(text("listener.web.route.database").contains("not in this version"));
-    assert!(text("user").contains("this version does not have"));
+    assert!(text("listener.web.peers").contains("not in this version"));
+    assert!(text("acme").contains("this version does not have"));
 }
 
 /// Walks schema and descriptions side by side.

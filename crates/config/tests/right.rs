@@ -2,21 +2,25 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot read its files has failed
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tieline_base::{Bytes, Percent, Priority};
+use tieline_base::{Bytes, Percent, Priority, Verifier};
 use tieline_config::{
-    Access, AccessLog, Action, Allow, Balance, Checked, Condition, Config, Edits, Expected, FILE_BYTES_MAX,
-    HashBy, HealthCheck, HttpMatch, ListenerTls, Part, PathPart, PathRewrite, Problem, Protocol, Redirect,
-    Respond, RetryOn, Rewrite, Route, Segment, Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers,
-    restart_needed,
+    Access, AccessLog, Action, Allow, Auth, Balance, Carrier, Checked, Condition, Config, Due, Edits,
+    Expected, FILE_BYTES_MAX, HashBy, HealthCheck, HttpMatch, ListenerTls, Part, Password, PathPart,
+    PathRewrite, Patience, PoolMode, PoolReset, Problem, Protocol, Redirect, ReplicaReads, Respond, RetryOn,
+    Rewrite, Role, Route, Segment, Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers, restart_needed,
 };
 
 const LEAST: &str = include_str!("right/least.toml");
 const EMPTY: &str = include_str!("right/empty.toml");
 const DATABASE: &str = include_str!("right/database.toml");
+const POSTGRES: &str = include_str!("right/postgres.toml");
+const AGENT: &str = include_str!("right/agent.toml");
+const TUNNEL: &str = include_str!("right/tunnel.toml");
 const EVERY_KEY: &str = include_str!("right/every_key.toml");
 
 fn config(text: &str) -> Config {
@@ -27,9 +31,36 @@ fn config(text: &str) -> Config {
 
 #[test]
 fn right_files_are_read_without_a_word() {
-    for text in [LEAST, EMPTY, DATABASE, EVERY_KEY] {
+    for text in [LEAST, EMPTY, DATABASE, POSTGRES, AGENT, TUNNEL, EVERY_KEY] {
         config(text);
     }
+}
+
+#[test]
+fn an_agents_file_says_whom_it_dials_and_what_it_offers() {
+    let agent = config(AGENT).live.agent.unwrap();
+    assert_eq!(agent.server.to_string(), "gate.example.com:7443");
+    assert_eq!(agent.folder, Path::new("tests/me"));
+    assert_eq!(agent.carriers, [Carrier::Tls, Carrier::Quic]);
+    let proxy = agent.proxy.unwrap();
+    assert_eq!(
+        (proxy.address.to_string(), proxy.user.as_deref()),
+        ("proxy.plant-7.internal:80".into(), Some("plant-7"))
+    );
+    assert_eq!(proxy.password_file, None);
+    let offers: Vec<_> = agent.offers.iter().map(|it| (it.name.as_str(), it.to.to_string())).collect();
+    let expected = [("ssh", "127.0.0.1:22"), ("db", "db.plant-7.internal:5432")];
+    assert_eq!(offers, expected.map(|(name, to)| (name, to.to_owned())));
+    assert_eq!(config(EVERY_KEY).live.agent, None);
+}
+
+#[test]
+fn endpoints_behind_agents_stand_beside_others() {
+    let config = config(TUNNEL);
+    assert!(config.live.listener("gate").unwrap().routes.is_empty());
+    let endpoints = &config.live.upstream("plant-7").unwrap().endpoints;
+    let labels: Vec<_> = endpoints.iter().map(|it| (it.address.to_string(), it.tier)).collect();
+    assert_eq!(labels, [("agent:plant-7/ssh".into(), 1), ("agent:plant-8/ssh".into(), 2)]);
 }
 
 #[test]
@@ -59,6 +90,8 @@ fn what_is_left_out_has_its_default() {
 fn what_is_written_is_what_is_obeyed() {
     let config = config(EVERY_KEY);
     assert_eq!(config.boot.workers, Workers::Count(4));
+    assert_eq!(config.live.server.admin_hosts, ["tieline.internal.example.com"]);
+    assert_eq!(config.live.server.access_log, AccessLog::Syslog(Some("tests/run/log".into())));
     assert_eq!(
         config.live.server.dns.servers,
         ["10.0.0.2:53", "[2001:db8::2]:5353"].map(|it| it.parse().unwrap())
@@ -74,7 +107,7 @@ fn what_is_written_is_what_is_obeyed() {
     assert_eq!(shop.sni, [Sni::Exact("shop.example.com".into()), Sni::Below("shop.example.com".into())]);
     let from = Some(vec!["10.0.0.0/8".parse().unwrap()]);
     assert_eq!(shop.access, Access::Policy(Allow { from, identity: None }));
-    assert_eq!(shop.place.to_string(), "34:1");
+    assert_eq!(shop.place.to_string(), "35:1");
     let schedule = shop.schedule.as_ref().unwrap().to_string();
     assert_eq!(schedule, "Mon,Tue,Wed,Thu,Fri 07:00-19:00 Europe/Berlin; 22:00-06:00 UTC");
     let upstream = config.live.upstream("shop").unwrap();
@@ -83,6 +116,83 @@ fn what_is_written_is_what_is_obeyed() {
     assert_eq!((upstream.endpoints[0].weight, upstream.endpoints[0].connections), (2, Some(50)));
     assert_eq!(upstream.endpoints[1].address.to_string(), "unix:/run/shop.sock");
     assert_eq!((shop.priority, listener.routes[1].priority), (Priority::High, Priority::Normal));
+}
+
+#[test]
+fn logins_are_what_their_keys_say() {
+    let config = config(POSTGRES);
+    let db = config.live.listener("db").unwrap();
+    assert_eq!((db.auth, db.tls_required, db.timeouts.idle.as_secs()), (Auth::Md5, false, 86_400));
+    let reports = &db.routes[0].logins;
+    assert_eq!(
+        (&*reports.databases, &*reports.users),
+        (&["orders".into(), "stock".into()][..], &["reporting".into()][..])
+    );
+    assert!(db.routes[2].logins.is_any());
+    assert_eq!((db.routes[0].replication, db.routes[2].replication), (false, true));
+    assert_eq!((db.routes[0].replica_reads, db.routes[0].read_your_writes), (ReplicaReads::Off, true));
+    assert_eq!(
+        (db.routes[3].replica_reads, db.routes[3].read_your_writes),
+        (ReplicaReads::Statements, false)
+    );
+    let identities: HashSet<_> = db.routes.iter().map(Route::identity).collect();
+    assert_eq!(identities.len(), 4);
+    let user = |name| config.live.users.iter().find(|user| user.name == name)?.password.as_ref();
+    assert!(
+        matches!(user("ana"), Some(Password::Verifier(Verifier::Scram(scram))) if scram.iterations == 4096)
+    );
+    assert!(matches!(user("old"), Some(Password::Verifier(Verifier::Md5(_)))));
+    assert_eq!(user("reporting"), Some(&Password::File("tests/tls/web.key".into())));
+}
+
+#[test]
+fn servers_of_postgres_are_what_their_keys_say() {
+    let config = config(POSTGRES);
+    let notice = |name| config.live.upstream(name).unwrap().postgres.as_ref().unwrap().notice;
+    let seconds = |count| Some(Duration::from_secs(count));
+    assert_eq!(["orders", "reports", "shared"].map(notice), [seconds(1), None, seconds(5)]);
+    let orders = config.live.upstream("orders").unwrap();
+    let servers = orders.postgres.as_ref().unwrap();
+    assert_eq!((servers.mode, servers.database.as_deref()), (PoolMode::Session, Some("orders_v2")));
+    assert_eq!(servers.user.as_deref(), Some("app"));
+    let shared = config.live.upstream("shared").unwrap().postgres.as_ref().unwrap();
+    let due = |users: &[&str], weight, floor, cap| Due {
+        users: users.iter().map(|user| (*user).to_owned()).collect(),
+        weight,
+        floor,
+        cap,
+    };
+    assert_eq!(
+        shared.dues,
+        [due(&["web", "api"], 3, 4, None), due(&["batch"], 1, 0, Some(5)), due(&[], 1, 0, Some(10))]
+    );
+    assert_eq!((shared.asker(), shared.replicas.max_lag_bytes), (Some("watcher"), Some(Bytes(16 << 20))));
+    assert_eq!(servers.password_file.as_deref(), Some(Path::new("tests/tls/web.key")));
+    assert_eq!(orders.endpoints.iter().map(|it| it.role).collect::<Vec<_>>(), [Role::Primary, Role::Replica]);
+    assert_eq!((orders.pool.size, orders.pool.idle.as_secs()), (Some(50), 300));
+    assert_eq!(orders.acquire_timeout.as_secs(), 10);
+    let Patience { query, transaction, idle_in_transaction, pinned } = servers.patience;
+    let seconds = [query, transaction, idle_in_transaction, pinned].map(|it| it.unwrap().as_secs());
+    assert_eq!(seconds, [30, 300, 60, 600]);
+}
+
+#[test]
+fn a_server_of_postgres_elsewhere_must_prove_who_it_is() {
+    let config = config(POSTGRES);
+    let [reports, here] = ["reports", "anything"].map(|name| config.live.upstream(name).unwrap());
+    let verified =
+        UpstreamTls { verify: Verify::Full, ca: None, server_name: None, identity: None, direct: false };
+    assert_eq!((&reports.tls, &here.tls), (&Some(verified), &None));
+    assert_eq!(
+        (here.pool.size, here.pool.idle.as_secs(), here.acquire_timeout.as_secs()),
+        (Some(20), 600, 120)
+    );
+    let direct = |name| config.live.upstream(name).unwrap().tls.as_ref().map(|tls| tls.direct);
+    assert_eq!(["orders", "reports", "anything"].map(direct), [Some(true), Some(false), None]);
+    let reports = reports.postgres.as_ref().unwrap();
+    assert_eq!((reports.mode, reports.reset), (PoolMode::Statement, PoolReset::Always));
+    assert_eq!(here.postgres.as_ref().unwrap().reset, PoolReset::Needed);
+    assert_eq!(here.postgres.as_ref().unwrap().mode, PoolMode::Transaction);
 }
 
 #[test]
@@ -209,6 +319,7 @@ fn tls_names_its_files_from_the_folder_of_the_config() {
         ca: Some(file("ca.pem")),
         server_name: Some("web.internal".into()),
         identity: Some(TlsIdentity { certificate: file("web.crt"), key: file("web.key") }),
+        direct: false,
     };
     assert_eq!(config.live.upstream("web").unwrap().tls, Some(tls));
 }

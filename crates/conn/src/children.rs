@@ -56,6 +56,11 @@ impl Children {
     /// Opens one, which `io` carries: it is listed, then served by what `serve` makes of it, in a task of its
     /// own on this worker. Nothing limits how many there are but the caller.
     pub fn open(&self, io: Io, serve: impl FnOnce(Connection, Io) -> Serving) {
+        self.open_alone(|connection| serve(connection, io));
+    }
+
+    /// The same for one whose bytes its protocol finds by itself.
+    pub fn open_alone(&self, serve: impl FnOnce(Connection) -> Serving) {
         let (worker, parent) = (self.parent.worker(), self.parent.record());
         let record = worker.registry().enter(Opening {
             client: parent.peer(),
@@ -66,7 +71,7 @@ impl Children {
         });
         // All that was proved of the one that carries it.
         record.enter(Stage::Identify, record.opened());
-        let serving = serve(self.parent.inside(&record), io);
+        let serving = serve(self.parent.inside(&record));
         let place = self.family.living.borrow_mut().insert(record.clone());
         let member = Member { family: self.family.clone(), place };
         worker.serve_inside(live(serving, Seat::new(worker.clone(), record), member));
@@ -78,7 +83,7 @@ impl Children {
 /// A function that returns an async block, not an async function: what it is given is then held once, not
 /// twice.
 #[allow(clippy::manual_async_fn)]
-fn live(serving: Serving, seat: Seat, member: Member) -> impl Future<Output = ()> + 'static {
+fn live(mut serving: Serving, seat: Seat, member: Member) -> impl Future<Output = ()> + 'static {
     async move {
         // Declared first, so that it is counted until all that it held has been given back.
         let _member = member;
@@ -86,10 +91,10 @@ fn live(serving: Serving, seat: Seat, member: Member) -> impl Future<Output = ()
         // Both arms may be dropped: the first gives its stream up, the second holds a timer.
         let outcome = tokio::select! {
             biased;
-            outcome = serving => outcome,
+            outcome = &mut serving => outcome,
             reason = lifetime => Ok(reason),
         };
-        seat.leave(outcome);
+        seat.leave(outcome, serving);
     }
 }
 

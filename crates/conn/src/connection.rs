@@ -1,7 +1,6 @@
 //! A connection as its protocol sees it, and the exchanges it opens.
 
 use std::any::Any;
-use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,17 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tieline_base::{
-    ClientAddr, Clock, Fault, Generation, Moment, Proved, Reason, Stage, Whose, format_duration,
-};
+use tieline_base::{ClientAddr, Clock, Fault, Generation, Moment, Proved, Reason, Stage, Whose};
 use tieline_policy::{Identity, Permit, Subject};
 use tieline_pool::balance::stable_key;
-use tieline_pool::{Ask, Event, Lease, Reuse, Why};
-use tieline_registry::{Chosen, Exchanged, Record, UpstreamRow, Verdict};
-use tieline_transport::tls::Handshake;
+use tieline_pool::{Ask, Lease, Reuse};
+use tieline_registry::{Exchanged, Record, Verdict};
+use tieline_transport::tls::{Handshake, ServerTls, accept_tls_after};
 use tieline_transport::{Hello, Io};
 
 use crate::admission::Slot;
+use crate::path::{still_proved, unshaken};
 use crate::snapshot::{HashBy, Route};
 use crate::worker::Worker;
 
@@ -39,8 +37,25 @@ pub trait Protocol: Any + Send + Sync {
         false
     }
 
+    /// Whether its clients ask for TLS, and prove who they are, in its own words: the road leaves both to
+    /// [`Connection::secure`] and [`Connection::prove`].
+    fn settles_itself(&self) -> bool {
+        false
+    }
+
+    /// Why it would not let the client of a live connection in again; `None` if it would.
+    fn disowns(&self, _record: &Record) -> Option<String> {
+        None
+    }
+
     /// Whether its connections end by themselves, at their next safe point, when they are asked to leave.
     fn leaves_when_asked(&self) -> bool {
+        false
+    }
+
+    /// Whether its connections are the way of others', which have rows of their own: a stop ends them when
+    /// those have ended, and gives them as long as it gives those.
+    fn carries_others(&self) -> bool {
         false
     }
 
@@ -79,7 +94,7 @@ impl First {
         shown.map_or(Identity::Anonymous, |shown| {
             let by = format!("certificate {} ({})", shown.serial, shown.subject);
             let (name, certificates) = (shown.holder.into(), shown.chain);
-            Identity::Proved(Arc::new(Proved { name, by: by.into(), certificates }))
+            Identity::Proved(Arc::new(Proved { name, by: by.into(), groups: Vec::new(), certificates }))
         })
     }
 }
@@ -123,6 +138,11 @@ impl Connection {
         self.record.parent().is_some()
     }
 
+    /// Whether it is to end at its next safe point; never one that is part of another, which ends with that.
+    pub fn is_leaving(&self) -> bool {
+        self.record.leaving().is_some() && !self.is_inside()
+    }
+
     pub(crate) fn worker(&self) -> &Rc<Worker> {
         &self.worker
     }
@@ -137,6 +157,44 @@ impl Connection {
         Held { record: self.record, _slot: self.slot }
     }
 
+    /// Ends TLS here, where clients ask for it in the words of their protocol; `opening` was read of it
+    /// already. Who a client certificate proves is its identity from here on. Without a deadline: the caller
+    /// has one.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub async fn secure(&mut self, io: Io, opening: Vec<u8>, tls: &ServerTls) -> Result<Io, Fault> {
+        let worker = self.worker.clone();
+        let turn = worker.handshakes().turn();
+        let (io, shaken) = accept_tls_after(io, opening, tls, turn).await.map_err(unshaken)?;
+        let hello = self.first.take().and_then(|first| Rc::try_unwrap(first).ok());
+        let hello = hello.map(|first| first.hello).unwrap_or_default();
+        let mut first = First { hello, tls: Some(shaken) };
+        self.identity = first.take_identity();
+        self.first = Some(Rc::new(first));
+        Ok(io)
+    }
+
+    /// Waits for its turn among the first steps of connections on this worker: one takes a step, then
+    /// whatever else is ready has its own, so that many who log in at once keep nobody else waiting.
+    pub async fn turn(&self) {
+        self.worker.handshakes().turn().await;
+    }
+
+    /// It speaks for `identity` from here on, proved in the words of its protocol; `by` is what judged its
+    /// certificates, if it showed any.
+    ///
+    /// # Errors
+    /// What was proved is refuted by the config that is in force now.
+    pub fn prove(&mut self, identity: Identity, by: Option<&Arc<ServerTls>>) -> Result<(), Fault> {
+        if let Some(proved) = identity.proved() {
+            still_proved(&self.record.listener().name, by, &self.worker, proved)?;
+        }
+        self.record.set_proved(identity.clone());
+        self.identity = identity;
+        Ok(())
+    }
+
     /// Notes that one of its exchanges has ended.
     pub fn exchanged(&self, exchanged: Exchanged) {
         self.worker.registry().exchanged(&self.record, exchanged);
@@ -149,10 +207,18 @@ impl Connection {
         self.record.expect(within, reason);
     }
 
+    /// The same from `now` on, which the clock was read for already.
+    pub fn expect_from(&self, now: Moment, within: Duration, reason: Reason) {
+        self.record.touch(now);
+        self.record.expect(within, reason);
+    }
+
     /// What was expected and did not come in time.
     pub fn overdue(&self) -> Option<Reason> {
         let end = self.record.patience();
-        (end.at <= Clock::now()).then_some(end.reason)
+        // Nearly always it is far away, which the cheaper clock tells: it is behind by a tick at the most.
+        let near = end.at <= Clock::coarse().after(TICK_MAX);
+        (near && end.at <= Clock::now()).then_some(end.reason)
     }
 
     /// The bytes that were read while it settled, for the upstream to see first. Taken once.
@@ -187,7 +253,8 @@ impl Connection {
         // What follows, up to the wait for an endpoint, takes no time worth telling apart.
         let now = Clock::now();
         let client = self.record.client();
-        let (route, permit) = self.decide(route, client, now)?;
+        let permit = self.decide(route.as_ref(), client, now)?;
+        let route = route.ok_or_else(no_route)?;
         let ask = Ask {
             hash: self.hash(&route.hash_by, client),
             reuse,
@@ -205,21 +272,21 @@ impl Connection {
     /// Nothing leads there, or not for this client, or not at this time.
     pub fn decide(
         &self,
-        route: Option<Arc<Route>>,
+        route: Option<&Arc<Route>>,
         client: ClientAddr,
         now: Moment,
-    ) -> Result<(Arc<Route>, Permit), Fault> {
+    ) -> Result<Permit, Fault> {
         let record = &self.record;
         record.enter(Stage::Route, now);
         let route = route.ok_or_else(no_route)?;
         record.set_route(&route.row);
 
         record.enter(Stage::Authorize, now);
-        let permit = self.authorize(&route, client)?;
+        let permit = self.authorize(route, client)?;
         if let Some(schedule) = &route.schedule {
-            record.schedule(scheduled(schedule, &route)?);
+            record.schedule(scheduled(schedule, route)?);
         }
-        Ok((route, permit))
+        Ok(permit)
     }
 
     /// Whether an exchange for `client` may take `route`, which is not noted as its own.
@@ -254,66 +321,6 @@ impl Connection {
         self.first.as_ref()?.tls.as_ref()
     }
 
-    /// The second half of [`Connection::open`]: waits for an upstream connection, from `started` on.
-    ///
-    /// # Errors
-    /// There is no place, or no endpoint answers.
-    pub async fn acquire(
-        &self,
-        route: &Route,
-        permit: &Permit,
-        ask: Ask,
-        io: &Io,
-        started: Moment,
-    ) -> Result<Lease, Fault> {
-        let record = &self.record;
-        record.enter(Stage::Acquire, started);
-        let (Some(upstream), Some(row)) = (&route.upstream, &route.row.upstream) else {
-            return Err(no_route());
-        };
-        let mut why = None;
-        let mut observe = |event: Event<'_>| self.observe(event, row, &mut why);
-        let leased = tokio::select! {
-            biased;
-            leased = upstream.lease(permit, ask, &mut observe) => leased,
-            () = io.broken() => Err(Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset)),
-        };
-        let acquired_at = leased.as_ref().map_or_else(|_| Clock::now(), Lease::connected_at);
-        row.acquired(record.worker(), acquired_at.since(started));
-        let lease = leased?;
-        // Who came back to a drained endpoint is one of its own.
-        let drained = lease.endpoint().is_drained() && ask.wish != Some(lease.endpoint().key());
-        if lease.endpoint().is_leaving() || drained {
-            // It left or was drained while it was dialed: who did it could not find this row yet.
-            record.end(Verdict { at: Clock::now().after(route.row.grace), reason: Reason::Drained });
-        }
-        Ok(lease)
-    }
-
-    /// Puts what the pool tells into the connection's story.
-    fn observe(&self, event: Event<'_>, upstream: &UpstreamRow, last_why: &mut Option<Why>) {
-        match event {
-            Event::Chosen { why, .. } => *last_why = Some(why),
-            Event::Connected { endpoint, after } => {
-                upstream.connected(self.record.worker(), after);
-                let why: Box<dyn Display + Send + Sync> = match last_why.take() {
-                    Some(why) => Box::new(why),
-                    None => Box::new("chosen before"),
-                };
-                self.record.set_chosen(Chosen { endpoint: endpoint.shared_label(), why });
-            }
-            Event::Reused { endpoint } => {
-                let why = last_why.take();
-                self.record.set_endpoint(endpoint.label_ref(), || Box::new(Reused(why)));
-            }
-            Event::Queued { ahead } => self.record.note(format!("waits for a place, {ahead} ahead")),
-            Event::Failed { endpoint, error, after } => {
-                let after = format_duration(after);
-                self.record.note(format!("endpoint {} failed after {after}: {error}", endpoint.label()));
-            }
-        }
-    }
-
     /// The key that the `hash` balance goes by, as far as it is the connection's: of what a request carries
     /// its protocol knows more.
     pub fn hash(&self, by: &HashBy, client: ClientAddr) -> u64 {
@@ -334,19 +341,10 @@ impl Connection {
     }
 }
 
-/// Why an endpoint was chosen to which a connection was open.
-struct Reused(Option<Why>);
+/// More than the kernel's tick: by so much, at the most, [`Clock::coarse`] is behind.
+const TICK_MAX: Duration = Duration::from_millis(100);
 
-impl Display for Reused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(why) = &self.0 {
-            write!(f, "{why}; ")?;
-        }
-        f.write_str("over a connection that was open")
-    }
-}
-
-fn no_route() -> Fault {
+pub(crate) fn no_route() -> Fault {
     Fault::new(Stage::Route, Whose::Client, Reason::RefusedNoRoute)
 }
 

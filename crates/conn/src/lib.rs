@@ -4,7 +4,9 @@
 //! cycle. Refuses to know any protocol by name: bytes get their meaning from a [`Protocol`] that somebody
 //! above plugs in. Start with `path.rs`, and read it downwards.
 
+mod acquire;
 mod admission;
+mod bandwidth;
 mod children;
 mod connection;
 mod handshakes;
@@ -12,14 +14,17 @@ mod lifecycle;
 mod lifetime;
 mod loads;
 mod path;
+mod quic_doors;
 mod snapshot;
 mod sweep;
+mod turns;
 mod worker;
 
 pub use admission::{Admission, Limits};
+pub use bandwidth::{Bandwidth, SharedBy};
 pub use children::Children;
 pub use connection::{Connection, Exchange, Held, Outcome, Protocol, Serving};
 pub use lifecycle::{Phase, Server, Stopped};
-pub use snapshot::{HashBy, Listener, Route, Snapshot, Timeouts};
+pub use snapshot::{HashBy, Listener, Quic, Route, Snapshot, Timeouts};
 pub use sweep::Swept;
 pub use worker::Worker;

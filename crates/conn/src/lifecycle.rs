@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_base::{Clock, Reason, WorkerId};
-use tieline_registry::{Filter, Registry, Verdict};
+use tieline_registry::{Filter, Record, Registry, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::loads::Loads;
@@ -123,13 +123,12 @@ impl Server {
         let live = self.registry.live(&Filter::default());
         let snapshot = self.snapshot();
         for record in &live {
-            let listener = snapshot.listeners.get(&*record.listener().name);
-            let drain = listener.map_or(Duration::ZERO, |listener| listener.timeouts.drain);
+            let drain = drain_of(record, &snapshot);
             record.end(Verdict { at: Clock::now().after(drain), reason: Reason::Drained });
         }
         // Both arms may be dropped: one polls a count, the other waits for a signal.
         tokio::select! {
-            () = self.emptied() => {}
+            () = self.emptied_but_for_carriers(&snapshot) => {}
             () = hurry => {
                 self.phase.send_replace(Phase::Closing);
                 let now = Verdict { at: Clock::now(), reason: Reason::Drained };
@@ -138,11 +137,24 @@ impl Server {
             }
         }
         self.phase.send_replace(Phase::Stopped);
-        let live: Vec<_> = live.into_iter().filter(|record| record.parent().is_none()).collect();
-        let cut = |record: &&Arc<tieline_registry::Record>| {
-            record.ended().is_some_and(|ended| ended.reason == Reason::Drained)
-        };
+        let whole = |record: &Arc<Record>| record.parent().is_none() && !carries(record, &snapshot);
+        let live: Vec<_> = live.into_iter().filter(whole).collect();
+        let cut = |record: &&Arc<Record>| record.ended().is_some_and(|ended| ended.reason == Reason::Drained);
         Stopped { live: live.len(), finished: live.len() - live.iter().filter(cut).count() }
+    }
+
+    /// [`Server::emptied`]; what only carries others ends as soon as there are no others.
+    async fn emptied_but_for_carriers(&self, snapshot: &Snapshot) {
+        if snapshot.listeners.values().any(|listener| listener.protocol.carries_others()) {
+            let others =
+                || self.registry.live(&Filter::default()).into_iter().filter(|row| !carries(row, snapshot));
+            while self.registry.live_count() > 0 && others().next().is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let now = Verdict { at: Clock::now(), reason: Reason::Drained };
+            self.registry.each_live(|record| record.end(now));
+        }
+        self.emptied().await;
     }
 
     /// Waits until nothing lives. A drain is a matter of seconds: looking 50 times in one costs nothing.
@@ -165,6 +177,22 @@ impl Server {
             let _ = answer.await;
         }
     }
+}
+
+/// How long a stop gives `record`.
+fn drain_of(record: &Record, snapshot: &Snapshot) -> Duration {
+    let listeners = &snapshot.listeners;
+    if carries(record, snapshot) {
+        // What it carries belongs to other listeners, and has the time that those give.
+        return listeners.values().map(|listener| listener.timeouts.drain).max().unwrap_or_default();
+    }
+    listeners.get(&*record.listener().name).map_or(Duration::ZERO, |listener| listener.timeouts.drain)
+}
+
+/// Whether `record` is only the way of others.
+fn carries(record: &Record, snapshot: &Snapshot) -> bool {
+    let listener = snapshot.listeners.get(&*record.listener().name);
+    record.parent().is_none() && listener.is_some_and(|listener| listener.protocol.carries_others())
 }
 
 /// Starts one worker on a thread of its own, and waits until its runtime stands.

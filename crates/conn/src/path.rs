@@ -10,7 +10,9 @@ use tieline_base::{ClientAddr, Clock, Fault, Proved, Reason, Stage, Whose};
 use tieline_policy::Identity;
 use tieline_registry::{Opening, Record, Settled};
 use tieline_transport::tls::{ServerTls, TlsAcceptError, accept_tls_after};
-use tieline_transport::{Accepted, Front, Io, SettleError, settle};
+use tieline_transport::{
+    Accepted, Adopted, Front, Hello, Io, QuicError, QuicIncoming, SettleError, accept_quic, settle,
+};
 
 use crate::admission::Slot;
 use crate::connection::{Connection, First, Outcome, Serving};
@@ -43,7 +45,7 @@ pub(crate) fn serve(
         // admit, settle, identify: nothing of it is carried by a connection that is past it
         let mut begun = match begin(accepted, listener, &seat) {
             Ok(begun) => begun,
-            Err(fault) => return seat.leave(Err(fault)),
+            Err(fault) => return seat.leave(Err(fault), ()),
         };
         // Both arms may be dropped: the first closes its sockets, the second holds a timer. The protocol
         // comes first: it says what it waits for, and may answer for what did not come.
@@ -52,8 +54,8 @@ pub(crate) fn serve(
             outcome = poll_fn(|cx| begun.poll(cx)) => outcome,
             reason = lifetime => Ok(reason),
         };
-        // release: counted, logged, delisted
-        seat.leave(outcome);
+        // release: what it held is given back; counted, logged, delisted
+        seat.leave(outcome, begun);
     }
 }
 
@@ -79,20 +81,44 @@ fn begin(accepted: Accepted, listener: Arc<Listener>, seat: &Seat) -> Result<Beg
     // admit: before a byte is read, and so before any cryptography
     record.enter(Stage::Admit, record.opened());
     let slot = admit(&listener, accepted.client)?;
-    let io = accepted.adopt().map_err(exhausted)?;
+    let adopted = accepted.adopt().map_err(exhausted)?;
 
     // settle: the PROXY header, the first bytes and TLS, under one deadline
     record.enter(Stage::Settle, record.opened());
+    let io = match adopted {
+        Adopted::Io(io) => io,
+        Adopted::Quic(incoming) => return Ok(begin_quic(incoming, listener, seat, slot)),
+    };
     let front = listener.front();
-    if !front.asks() && listener.tls.is_none() {
+    let tls_here = listener.tls.is_some() && !listener.protocol.settles_itself();
+    if !front.asks() && !tls_here {
         return start(&listener, worker, record, slot, io, None, Identity::Anonymous).map(Begun::Serving);
     }
     let (worker, record) = (worker.clone(), record.clone());
     Ok(Begun::Settling(Box::pin(async move {
-        let (io, mut first) = settled(io, &front, listener.tls.as_deref(), worker.handshakes()).await?;
+        let tls = listener.tls.as_deref().filter(|_| tls_here);
+        let (io, mut first) = settled(io, &front, tls, worker.handshakes()).await?;
         let identity = first.take_identity();
         start(&listener, &worker, &record, slot, io, Some(Rc::new(first)), identity)
     })))
+}
+
+/// QUIC is settled by its handshake alone.
+fn begin_quic(incoming: QuicIncoming, listener: Arc<Listener>, seat: &Seat, slot: Slot) -> Begun {
+    let (worker, record) = (seat.worker().clone(), seat.record().clone());
+    Begun::Settling(Box::pin(async move {
+        // What came in the moment in which a reload took it away is refused.
+        let quic = listener.quic.as_ref().ok_or_else(|| refused(Reason::RefusedDraining))?;
+        let shaken = async {
+            worker.handshakes().turn().await;
+            accept_quic(incoming, &quic.server).await
+        };
+        let shaken = tokio::time::timeout(listener.timeouts.handshake, shaken).await;
+        let (io, handshake) = shaken.map_err(|_| unsettled(SettleError::Timeout))?.map_err(unshaken_quic)?;
+        let mut first = First { hello: Hello::default(), tls: Some(handshake) };
+        let identity = first.take_identity();
+        start(&listener, &worker, &record, slot, io, Some(Rc::new(first)), identity)
+    }))
 }
 
 async fn settled(
@@ -129,7 +155,7 @@ fn start(
     // identify: who was proved; a source address proves nobody
     record.enter(Stage::Identify, Clock::now());
     if let Some(proved) = identity.proved() {
-        still_proved(listener, worker, proved)?;
+        still_proved(&listener.row.name, listener.tls.as_ref(), worker, proved)?;
     }
 
     // route, authorize, acquire: `Connection::open`, which the protocol calls for each exchange; relay: the
@@ -160,17 +186,25 @@ fn note_first(record: &Record, first: &First, identity: &Identity) {
     let (proxied, sni) = (first.hello.source.map(ClientAddr::from_socket), first.server_name());
     if proxied.is_some() || sni.is_some() || *identity != Identity::Anonymous {
         let identity = identity.clone();
-        record.set_settled(Settled { proxied, sni: sni.map(Into::into), identity });
+        record.set_settled(Settled { proxied, sni: sni.map(Into::into), identity, ..Settled::default() });
     }
 }
 
 /// What was proved while a reload went on was proved by the authorities and revocations before it: they are
 /// asked again if they have changed. From here on the sweep after a reload sees the row and who it is.
-fn still_proved(listener: &Listener, worker: &Worker, proved: &Proved) -> Result<(), Fault> {
+pub(crate) fn still_proved(
+    listener: &str,
+    then: Option<&Arc<ServerTls>>,
+    worker: &Worker,
+    proved: &Proved,
+) -> Result<(), Fault> {
     let revoked = || Fault::new(Stage::Identify, Whose::Client, Reason::Revoked);
+    if proved.certificates.is_empty() {
+        return Ok(());
+    }
     let snapshot = worker.snapshot();
-    let current = snapshot.listeners.get(&*listener.row.name).and_then(|listener| listener.tls.as_ref());
-    match (current, &listener.tls) {
+    let current = snapshot.listeners.get(listener).and_then(|listener| listener.tls.as_ref());
+    match (current, then) {
         (Some(current), Some(then)) if Arc::ptr_eq(current, then) => Ok(()),
         (Some(current), _) => {
             current.judge_again(&proved.certificates).map_err(|error| revoked().because(error))
@@ -188,12 +222,22 @@ fn exhausted(error: std::io::Error) -> Fault {
     Fault::new(Stage::Admit, Whose::Us, Reason::Exhausted).because(error)
 }
 
-fn unshaken(error: TlsAcceptError) -> Fault {
+pub(crate) fn unshaken(error: TlsAcceptError) -> Fault {
     let reason = match &error {
         TlsAcceptError::Closed => Reason::ClientClosed,
         TlsAcceptError::Io(_) => Reason::ClientReset,
         TlsAcceptError::Refused(_) => Reason::RefusedCertificate,
         TlsAcceptError::Protocol(_) | TlsAcceptError::NoCertificate { .. } => Reason::ProtocolError,
+    };
+    Fault::new(Stage::Settle, Whose::Client, reason).because(error)
+}
+
+fn unshaken_quic(error: QuicError) -> Fault {
+    let reason = match &error {
+        QuicError::Closed => Reason::ClientClosed,
+        QuicError::Silent | QuicError::Io(_) => Reason::ClientReset,
+        QuicError::Certificate(_) => Reason::RefusedCertificate,
+        QuicError::Protocol(_) | QuicError::NoAddress | QuicError::NoCipher => Reason::ProtocolError,
     };
     Fault::new(Stage::Settle, Whose::Client, reason).because(error)
 }

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Generation, Priority, WorkerId};
+use tieline_base::{ClientAddr, Generation, Priority, WorkerId};
 use tieline_config::Schedule;
 use tieline_policy::{Networks, Rule};
 use tieline_pool::Upstream;
 use tieline_registry::{ListenerRow, RouteRow};
 use tieline_transport::tls::ServerTls;
-use tieline_transport::{Bound, Front};
+use tieline_transport::{Bound, Front, QuicBound, QuicServer, Throttles};
 use tieline_wire::proxy;
 
 use crate::admission::{Admission, Limits};
+use crate::bandwidth::Bandwidth;
 use crate::connection::Protocol;
 
 /// One compiled config.
@@ -42,10 +43,21 @@ pub struct Listener {
     pub trusted: Networks,
     /// How TLS ends here, if it does.
     pub tls: Option<Arc<ServerTls>>,
+    /// How QUIC ends here beside it, if it does.
+    pub quic: Option<Quic>,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// What its bytes mean, and which way they go.
     pub protocol: Arc<dyn Protocol>,
+}
+
+/// Where a listener takes clients of QUIC, and how it proves itself to them.
+#[derive(Clone, Debug)]
+pub struct Quic {
+    /// By [`Listener::tls`], for other application protocols.
+    pub server: QuicServer,
+    /// Its sockets, each with the worker that accepts there. They outlive snapshots.
+    pub doors: Vec<(QuicBound, WorkerId)>,
 }
 
 impl Listener {
@@ -83,6 +95,8 @@ pub struct Route {
     pub schedule: Option<Schedule>,
     /// What the `hash` balance goes by.
     pub hash_by: HashBy,
+    /// How fast its bytes may go; `None`: as fast as they can.
+    pub bandwidth: Option<Arc<Bandwidth>>,
     /// The PROXY header that the upstream gets first.
     pub announce: Option<proxy::Version>,
 }
@@ -100,6 +114,16 @@ pub enum HashBy {
     Field(Box<str>),
     /// The value of this cookie of a request; the client's IP address where it has none.
     Cookie(Box<str>),
+}
+
+impl Route {
+    /// What holds back an exchange for `client`: in sending, and in being answered.
+    pub fn throttles(&self, client: ClientAddr) -> Throttles {
+        match &self.bandwidth {
+            Some(bandwidth) => Throttles { up: bandwidth.up(client), down: bandwidth.down(client) },
+            None => Throttles::default(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Route {

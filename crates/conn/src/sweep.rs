@@ -72,6 +72,9 @@ fn reconsider(record: &Record, snapshot: &Snapshot, proofs: &mut Proofs<'_>) -> 
     let Some(listener) = snapshot.listeners.get(&*record.listener().name) else {
         return leaves(format!("reload: listener \"{}\" is gone", record.listener().name));
     };
+    if let Some(why) = listener.protocol.disowns(record) {
+        return Standing::Forbidden { why: format!("reload: {why}") };
+    }
     let Some(route) = listener.protocol.route_of(record) else {
         return leaves(format!("reload: route \"{}\" is gone", old.name));
     };

@@ -18,7 +18,9 @@ use crate::connection::Outcome;
 use crate::handshakes::Handshakes;
 use crate::loads::Loads;
 use crate::path;
+use crate::quic_doors::QuicDoors;
 use crate::snapshot::{Listener, Snapshot};
+use crate::turns::Turns;
 
 /// What every connection of a thread shares.
 pub struct Worker {
@@ -116,18 +118,20 @@ impl Worker {
         tokio::task::spawn_local(beat());
         let worker = self.clone();
         tokio::task::spawn_local(async move { worker.handshakes.keep().await });
-        let mut doors = Doors::default();
+        let (mut doors, mut quic) = (Doors::default(), QuicDoors::default());
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Serve(accepted, listener) => self.serve(accepted, listener),
                 Command::Deliver(snapshot, done) => {
                     self.snapshot.replace(snapshot.clone());
                     doors.follow(&self, &snapshot);
+                    quic.follow(&self, &snapshot);
                     // Whoever asked may have gone meanwhile.
                     let _ = done.send(());
                 }
                 Command::StopAccepting(done) => {
                     doors.close_all(&self);
+                    quic.close_all();
                     let _ = done.send(());
                 }
             }
@@ -160,7 +164,7 @@ impl Worker {
     }
 
     /// Serves `accepted` here, or hands it to the worker with the fewest connections.
-    fn place(self: &Rc<Self>, accepted: Accepted, listener: Arc<Listener>) {
+    pub(crate) fn place(self: &Rc<Self>, accepted: Accepted, listener: Arc<Listener>) {
         let chosen = self.loads.place(self.id);
         if chosen == self.id {
             return self.serve(accepted, listener);
@@ -246,7 +250,7 @@ impl Doors {
                 generation: worker.generation(),
                 parent: None,
             });
-            worker.registry.leave(&record, Reason::RefusedDraining, None);
+            worker.registry.leave(&record, Reason::RefusedDraining, None, ());
         }
         // A reload, or a long drain, holds the socket on: clients must go elsewhere, not queue for nobody.
         door.acceptor.close();
@@ -270,12 +274,19 @@ const EXHAUSTION_PAUSE: Duration = Duration::from_millis(50);
 /// How often the log speaks of it.
 const EXHAUSTION_LOGGED_EVERY: Duration = Duration::from_secs(5);
 
+/// How many connections are taken from the kernel before those that are served have their turn: whoever
+/// floods a listener makes newcomers wait in the kernel's queue, and nobody else.
+pub(crate) const ACCEPTS_PER_TURN: u32 = 8;
+
 async fn accept_all(worker: Rc<Worker>, acceptor: Rc<Acceptor>, listener: Rc<RefCell<Arc<Listener>>>) {
-    let mut logged: Option<Moment> = None;
+    let (mut logged, mut turns): (Option<Moment>, _) = (None, Turns::of(ACCEPTS_PER_TURN));
     loop {
         let listening = || listener.borrow().clone();
         match acceptor.accept().await {
-            Ok(accepted) => worker.place(accepted, listening()),
+            Ok(accepted) => {
+                worker.place(accepted, listening());
+                turns.did().await;
+            }
             Err(error) => {
                 let now = Clock::now();
                 if logged.is_none_or(|last| now.since(last) >= EXHAUSTION_LOGGED_EVERY) {
@@ -310,14 +321,14 @@ impl Seat {
         &self.record
     }
 
-    /// Delists the connection with its outcome.
-    pub(crate) fn leave(mut self, outcome: Outcome) {
+    /// Gives back what the connection `held`, and delists it with its outcome.
+    pub(crate) fn leave(mut self, outcome: Outcome, held: impl Sized) {
         self.left = true;
         let (reason, detail) = match outcome {
             Ok(reason) => (reason, None),
             Err(fault) => (fault.reason, detail(&fault)),
         };
-        self.worker.registry.leave(&self.record, reason, detail);
+        self.worker.registry.leave(&self.record, reason, detail, held);
     }
 }
 
@@ -330,7 +341,7 @@ impl Drop for Seat {
         if !self.left {
             let defect = Fault::new(Stage::Release, Whose::Us, Reason::Internal);
             tracing::error!(connection = self.record.id().0, "{defect}");
-            self.worker.registry.leave(&self.record, defect.reason, Some("a defect of Tieline".into()));
+            self.worker.registry.leave(&self.record, defect.reason, Some("a defect of Tieline".into()), ());
         }
     }
 }

@@ -18,7 +18,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tieline_base::Address;
-use tieline_transport::{Acceptor, BindError, Bound, Io, ListenOptions};
+use tieline_transport::{Acceptor, Adopted, BindError, Bound, Io, ListenOptions};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -131,7 +131,9 @@ impl Door {
     async fn next(&self, places: &Arc<Semaphore>) -> Option<(Io, tokio::sync::OwnedSemaphorePermit)> {
         let place = places.clone().acquire_owned().await.ok()?;
         match self.acceptor.accept().await.and_then(|accepted| accepted.adopt()) {
-            Ok(io) => Some((io, place)),
+            Ok(Adopted::Io(io)) => Some((io, place)),
+            // Nothing is bound for it here.
+            Ok(Adopted::Quic(_)) => None,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept at the admin API; trying again");
                 tokio::time::sleep(EXHAUSTION_PAUSE).await;

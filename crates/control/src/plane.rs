@@ -10,6 +10,7 @@ use tieline_base::Secret;
 use tieline_config::Live;
 use tieline_conn::{Server, Swept};
 use tieline_policy::AdminPermit;
+use tieline_tunnel::Agents;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
@@ -38,6 +39,8 @@ pub struct Parts {
     pub token: Secret,
     /// Where what happens is told.
     pub events: Events,
+    /// The agents at far sites.
+    pub agents: Arc<Agents>,
     /// The access log, for its losses to be counted.
     pub access_log: Arc<AccessLog>,
     /// Reads the config file again and obeys it.
@@ -136,6 +139,13 @@ impl Plane {
     /// The data plane.
     pub(crate) fn server(&self, _permit: &AdminPermit) -> &Arc<Server> {
         &self.0.parts.server
+    }
+
+    /// Whether the config in force lists `name` as one of the API's, in any case; asked before who asks is
+    /// known.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        let config = (self.0.parts.config)();
+        config.server.admin_hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
 
     /// The config in force.

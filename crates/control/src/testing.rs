@@ -96,10 +96,10 @@ pub(crate) fn exchange(record: &Record) -> Exchanged {
 
 /// Waits until `holds` does.
 pub(crate) fn eventually(holds: impl Fn() -> bool) {
-    let deadline = Clock::now().after(Duration::from_secs(10));
+    let deadline = Clock::now().after(Duration::from_secs(30));
     while !holds() {
         assert!(Clock::now() < deadline, "it never came to hold");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -157,6 +157,7 @@ impl Scene {
             server: server.clone(),
             version: "1.2.3",
             data: PathBuf::from("data"),
+            agents: tieline_tunnel::Agents::new(std::path::Path::new("data")),
             config_file: PathBuf::from("tieline.toml"),
             config: Box::new(move || live.clone()),
             token: Secret::new(TOKEN.into()),
@@ -204,6 +205,7 @@ fn snapshot(registry: &Registry) -> Snapshot {
         proxy: false,
         trusted: Networks::default(),
         tls: None,
+        quic: None,
         timeouts: Timeouts {
             handshake: Duration::from_secs(10),
             idle: Some(Duration::from_secs(60)),

@@ -1,11 +1,16 @@
 //! Answers of our own: what went wrong, in the form that the client asked for, and nothing of what lies
 //! behind.
 
+use tieline_base::text::{push_decimal, push_json, push_percent};
 use tieline_base::{Fault, Reason};
 use tieline_pool::LeaseError;
-use tieline_wire::http1::{HttpError, push_decimal, push_field};
+use tieline_wire::http1::{HttpError, push_field};
 
 use crate::guard;
+use crate::rewrite::Edits;
+
+/// How the names of all forms of JSON end.
+const JSON: &[u8] = b"json";
 
 /// The form of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -27,13 +32,16 @@ impl Form {
 
     /// The form that an `Accept` field asks for: a page if it names HTML before JSON.
     pub(crate) fn of(accept: Option<&[u8]>) -> Form {
-        let accept = accept.unwrap_or_default();
-        let at = |word: &[u8]| accept.windows(word.len()).position(|part| part.eq_ignore_ascii_case(word));
-        match (at(b"text/html"), at(b"json")) {
-            (Some(html), Some(json)) if html < json => Form::Html,
-            (Some(_), None) => Form::Html,
-            _ => Form::Problem,
+        for listed in accept.unwrap_or_default().split(|byte| *byte == b',') {
+            let kind = listed.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            if kind.eq_ignore_ascii_case(b"text/html") {
+                return Form::Html;
+            }
+            if kind.len() >= JSON.len() && kind[kind.len() - JSON.len()..].eq_ignore_ascii_case(JSON) {
+                return Form::Problem;
+            }
         }
+        Form::Problem
     }
 }
 
@@ -50,7 +58,7 @@ pub(crate) fn status(fault: &Fault) -> u16 {
     match fault.reason {
         // Whether there is nothing or nothing for them looks the same to strangers.
         Reason::RefusedNoRoute | Reason::RefusedPolicy => 404,
-        Reason::TimeoutRequestHead | Reason::TimeoutBodyGap => 408,
+        Reason::TimeoutRequestHead | Reason::TimeoutBodyGap | Reason::TimeoutMinRate => 408,
         Reason::LimitBody => 413,
         Reason::ProtocolError => 400,
         Reason::Unreachable | Reason::UpstreamReset | Reason::UpstreamProtocolError => 502,
@@ -109,7 +117,7 @@ pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
     let (kind, body) = match answer.form {
         Form::Grpc => return grpc(answer, title, out),
         Form::Problem => ("application/problem+json", problem(answer, title)),
-        Form::Html => ("text/html; charset=utf-8", page(answer, title)),
+        Form::Html => ("text/html; charset=utf-8", page(answer, title).into_bytes()),
     };
     out.extend_from_slice(b"HTTP/1.1 ");
     push_decimal(u64::from(answer.status), out);
@@ -132,12 +140,14 @@ pub(crate) fn encode(answer: &Answer<'_>, out: &mut Vec<u8>) {
     if let Some(fault) = answer.refusal {
         guard::fields(fault, out);
     }
+    out.extend_from_slice(answer.quota.unwrap_or_default());
+    write_edits(answer.edits, out);
     if answer.close {
         push_field("Connection", b"close", out);
     }
     out.extend_from_slice(b"\r\n");
     if answer.body {
-        out.extend_from_slice(body.as_bytes());
+        out.extend_from_slice(&body);
     }
 }
 
@@ -150,7 +160,7 @@ fn grpc(answer: &Answer<'_>, title: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\nGrpc-Message: ");
     for byte in title.bytes().chain(*b": ").chain(answer.detail.bytes()) {
         match byte {
-            b'%' | ..=0x1f | 0x7f.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            b'%' | ..=0x1f | 0x7f.. => push_percent(byte, out),
             byte => out.push(byte),
         }
     }
@@ -159,7 +169,22 @@ fn grpc(answer: &Answer<'_>, title: &str, out: &mut Vec<u8>) {
         push_field("X-Request-Id", answer.request_id.as_bytes(), out);
     }
     push_field("Content-Length", b"0", out);
+    out.extend_from_slice(answer.quota.unwrap_or_default());
+    write_edits(answer.edits, out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of the route, for those who look at them in any answer (CORS, HSTS). What an answer of our own
+/// says of itself stands: an error is not what the route's answers are, and nobody may keep it.
+fn write_edits(edits: Option<&Edits>, out: &mut Vec<u8>) {
+    const OURS: [&str; 6] =
+        ["content-type", "cache-control", "retry-after", "allow", "grpc-status", "grpc-message"];
+    let ours = |name: &str| OURS.iter().any(|own| name.eq_ignore_ascii_case(own));
+    for (name, value) in edits.into_iter().flat_map(|edits| edits.set.iter().chain(&edits.add)) {
+        if !ours(name) {
+            push_field(name, value.as_bytes(), out);
+        }
+    }
 }
 
 /// What `status` means in gRPC's own codes. Only what is safe to ask once more is `UNAVAILABLE`.
@@ -193,6 +218,7 @@ fn retry_after(fault: &Fault) -> u64 {
 }
 
 /// What an answer says.
+#[derive(Default)]
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     pub(crate) detail: &'a str,
@@ -202,17 +228,29 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: bool,
     /// What it answers for: guards have more to say.
     pub(crate) refusal: Option<&'a Fault>,
+    /// What is told of the route's rates, in whole lines.
+    pub(crate) quota: Option<&'a [u8]>,
+    /// What its route puts into the heads of answers.
+    pub(crate) edits: Option<&'a Edits>,
 }
 
-fn problem(answer: &Answer<'_>, title: &str) -> String {
-    let Answer { status, detail, request_id, .. } = answer;
-    let mut problem = serde_json::json!({
-        "type": "about:blank", "title": title, "status": status, "detail": detail, "request_id": request_id,
-    });
+/// RFC 9457, written by hand: floods of refusals pay for it.
+fn problem(answer: &Answer<'_>, title: &str) -> Vec<u8> {
+    let mut problem = Vec::with_capacity(256);
+    problem.extend_from_slice(b"{\"type\":\"about:blank\",\"title\":");
+    push_json(title, &mut problem);
+    problem.extend_from_slice(b",\"status\":");
+    push_decimal(answer.status.into(), &mut problem);
+    problem.extend_from_slice(b",\"detail\":");
+    push_json(answer.detail, &mut problem);
+    problem.extend_from_slice(b",\"request_id\":");
+    push_json(answer.request_id, &mut problem);
     if let Some(violations) = answer.refusal.and_then(guard::violations) {
-        problem["violations"] = violations;
+        problem.extend_from_slice(b",\"violations\":");
+        problem.extend_from_slice(violations.to_string().as_bytes());
     }
-    problem.to_string() + "\n"
+    problem.extend_from_slice(b"}\n");
+    problem
 }
 
 fn page(answer: &Answer<'_>, title: &str) -> String {
@@ -239,7 +277,17 @@ mod tests {
         let (status, form) = (503, Form::of_call(Some(b"application/grpc+proto")).unwrap());
         let detail = "100 %\r\nx: é";
         encode(
-            &Answer { status, detail, refusal: None, request_id: "7", form, close: true, body: true },
+            &Answer {
+                status,
+                detail,
+                edits: None,
+                quota: None,
+                refusal: None,
+                request_id: "7",
+                form,
+                close: true,
+                body: true,
+            },
             &mut out,
         );
         let text = String::from_utf8(out).unwrap();
@@ -250,6 +298,19 @@ mod tests {
         let message = "\r\nGrpc-Message: Service Unavailable: 100 %25%0D%0Ax: %C3%A9\r\n";
         assert!(text.contains(message) && text.ends_with("\r\nContent-Length: 0\r\n\r\n"), "{text}");
         assert_eq!(Form::of_call(Some(b"application/json")), None);
+    }
+
+    #[test]
+    fn a_problem_is_json_whatever_it_says() {
+        for text in ["plain", "", "\"\\\u{0}\n\u{1f}é\u{7f}", "é\"", "\\"] {
+            let mut answer = Answer { status: 429, detail: text, ..Answer::default() };
+            answer.request_id = text;
+            let problem: serde_json::Value = serde_json::from_slice(&problem(&answer, text)).unwrap();
+            let expected = serde_json::json!({
+                "type": "about:blank", "title": text, "status": 429, "detail": text, "request_id": text,
+            });
+            assert_eq!(problem, expected);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tieline_base::{Clock, Fault, Moment, Reason, Stage, Whose};
@@ -11,20 +11,23 @@ use tieline_conn::{Connection, Route};
 use tieline_policy::Permit;
 use tieline_pool::{Ask, Lease, Loan, Making, Reuse};
 use tieline_transport::{Io, Watch};
-use tieline_wire::http1::{ChunkedDecoder, HeadScan, RequestBody};
+use tieline_wire::http1::{HeadScan, RequestBody};
 
 use crate::Http;
 use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::ending::in_time;
 use crate::exchange::{client_gone, wrong};
-use crate::heard::{ANSWER_LIMITS, Heard, hear};
+use crate::heard::{ANSWER_LIMITS, Heard, Standing, hear};
 use crate::outward::Broken;
+use crate::patience::{Expected, Sending};
 use crate::plan::{self, Plan};
 use crate::race;
 use crate::site::Target;
+use crate::source::Source;
+use crate::spare;
 use crate::story::Story;
-use crate::transfer::{Break, Source, Transfer};
+use crate::transfer::{Break, Transfer};
 use crate::tries::Tries;
 
 /// What holds for the whole of an exchange that is forwarded.
@@ -35,13 +38,7 @@ pub(crate) struct Way<'w> {
     pub(crate) permit: &'w Permit,
     pub(crate) http: &'w Http,
     /// What is wanted of an upstream connection, but for what each try says of its use.
-    pub(crate) ask: Ask,
-}
-
-/// An exchange whose answer has begun.
-pub(crate) struct Answering {
-    pub(crate) attempt: Attempt,
-    pub(crate) heard: Heard,
+    pub(crate) ask: &'w Ask,
 }
 
 /// A request on its way to one endpoint, and what came back.
@@ -63,13 +60,14 @@ pub(crate) struct Upstream {
 
 impl From<Lease> for Upstream {
     fn from(lease: Lease) -> Self {
-        let (making, reused) = (lease.making().clone(), lease.is_reused());
-        let (io, loan) = lease.split();
+        let reused = lease.is_reused();
+        let (io, loan, making) = lease.into_parts();
         Self { io, loan, making, reused }
     }
 }
 
 /// Has the request answered: by the first endpoint that is chosen, and where that does no harm by another.
+/// The attempt whose answer was heard goes to `made`.
 pub(crate) async fn answer(
     client: &mut Client,
     input: &mut Buffer,
@@ -77,7 +75,8 @@ pub(crate) async fn answer(
     plan: &mut Plan,
     way: Way<'_>,
     started: Moment,
-) -> Result<Answering, Fault> {
+    made: &mut Option<Attempt>,
+) -> Result<Heard, Fault> {
     let mut tries = Tries::begin(plan, way);
     let reuse = match plan.kind.upgrade {
         true => Reuse::Switching,
@@ -87,17 +86,16 @@ pub(crate) async fn answer(
     let upstream = Upstream::from(acquire(client, way, &tries, reuse, story, started).await?);
     let chunked = matches!(plan.body, RequestBody::Chunked);
     let held = plan.held.take();
-    let source = match plan.body {
-        _ if held.is_some() => Source::Nothing,
-        RequestBody::None => Source::Nothing,
-        RequestBody::Length(length) => Source::Length(length),
-        RequestBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
-    };
+    let source = if held.is_some() { Source::Nothing } else { plan.body.into() };
     if let Some(copy) = plan.copy.take_if(|_| matches!(plan.body, RequestBody::None)) {
         copy.send(&client.connection, Some(b""), plan.body);
     }
-    let mut up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
+    let up = Transfer::new(std::mem::take(&mut plan.head), source, chunked, true);
+    let Attempt { up, .. } = made.insert(Attempt { upstream, up, output: Buffer::roomy() });
     up.limit(way.http.settings.body);
+    if let Some(bandwidth) = &way.route.bandwidth {
+        up.throttle(bandwidth.up(plan.client));
+    }
     if plan.copy.is_some() {
         up.tap();
     }
@@ -105,31 +103,31 @@ pub(crate) async fn answer(
         up.begin_with(*held);
     }
     up.hold(tries.holds());
-    let mut attempt = Attempt { upstream, up, output: Buffer::take() };
     loop {
+        let attempt = made.as_mut().expect("one is made before each turn");
         let answered = if way.target.retry.is_timed() {
             // Boxed, so that the usual request does not pay for the room that two of them take.
-            Box::pin(race::first_answer(client, input, &mut attempt, &mut tries, plan, story, way)).await
+            Box::pin(race::first_answer(client, input, attempt, &mut tries, plan, story, way)).await
         } else {
-            first_answer(client, input, &mut attempt, plan, story, way).await
+            first_answer(client, input, attempt, plan, story, way).await
         };
-        let reuse = match answered {
-            Ok(heard) => match tries.after_answer(&mut attempt, &heard, story) {
+        let (reuse, unwanted) = match answered {
+            Ok(heard) => match tries.after_answer(attempt, &heard, story) {
                 None => {
                     if let Some(copy) = plan.copy.take() {
                         copy.send(&client.connection, attempt.up.tapped(), plan.body);
                     }
-                    return Ok(Answering { attempt, heard });
+                    return Ok(heard);
                 }
-                Some(reuse) => reuse,
+                Some(reuse) => (reuse, Some(heard)),
             },
-            Err(fault) => tries.after_fault(&mut attempt, fault, story)?,
+            Err(fault) => (tries.after_fault(attempt, fault, story)?, None),
         };
-        let Attempt { upstream, up, .. } = attempt;
+        let Attempt { upstream, up, output } = made.take().expect("one is made before each turn");
         // Its place must be free before another one is waited for.
-        drop(upstream);
+        spare::let_go(upstream, output, unwanted).await;
         let upstream = acquire(client, way, &tries, reuse, story, Clock::now()).await?.into();
-        attempt = Attempt { upstream, up, output: Buffer::take() };
+        *made = Some(Attempt { upstream, up, output: Buffer::roomy() });
     }
 }
 
@@ -143,8 +141,8 @@ async fn acquire(
 ) -> Result<Lease, Fault> {
     story.acquiring.get_or_insert(started);
     // Waiting for an upstream has its own limits.
-    client.connection.expect(Duration::MAX, Reason::Idle);
-    let ask = Ask { reuse, tried: tries.tried(), ..way.ask };
+    client.connection.record().expect(Duration::MAX, Reason::Idle);
+    let ask = Ask { reuse, tried: tries.tried(), ..*way.ask };
     let lease = client.connection.acquire(way.route, way.permit, ask, &client.io, started).await?;
     story.acquired = Some(lease.connected_at());
     client.connection.record().enter(Stage::Relay, lease.connected_at());
@@ -163,9 +161,13 @@ pub(crate) async fn first_answer(
 ) -> Result<Heard, Fault> {
     let Client { connection, io, watch, .. } = client;
     let connection = &*connection;
-    connection.expect(way.http.settings.body_gap, Reason::TimeoutBodyGap);
+    connection.expect_from(
+        story.acquired.unwrap_or(story.began),
+        way.http.settings.body_gap,
+        Reason::TimeoutBodyGap,
+    );
     let mut waiting = Waiting::default();
-    let mut near = Near { connection, io, watch, input };
+    let mut near = Near { connection, io, watch, input, expected: way.http.of_body(story) };
     let answer = poll_fn(|cx| waiting.poll(&mut near, attempt, plan, way.target, cx));
     let answered = in_time(connection, Stage::Relay, Whose::Upstream, answer).await;
     story.sent = waiting.sent.or(story.sent);
@@ -178,6 +180,8 @@ pub(crate) struct Near<'c> {
     pub(crate) io: &'c mut Io,
     pub(crate) watch: &'c mut Watch,
     pub(crate) input: &'c mut Buffer,
+    /// What is expected of it while it sends.
+    pub(crate) expected: Expected,
 }
 
 /// An answer that is waited for, and how far the request is.
@@ -190,6 +194,7 @@ pub(crate) struct Waiting {
     refused: Option<io::Error>,
     /// Another one has the client's patience.
     second: bool,
+    patience: Sending,
 }
 
 impl Waiting {
@@ -216,8 +221,12 @@ impl Waiting {
         loop {
             let began = !output.is_empty();
             // Behind an interim answer the next one may be there already.
-            if began && let Some(heard) = hear(plan, upstream.loan.endpoint(), output, &mut self.scan, up)? {
-                return Poll::Ready(Ok(heard));
+            if began {
+                let standing = Standing { sent: up.is_over(), leaving: near.connection.is_leaving() };
+                let from = upstream.loan.endpoint();
+                if let Some(heard) = hear(plan, target, from, output, &mut self.scan, standing)? {
+                    return Poll::Ready(Ok(heard));
+                }
             }
             match output.poll_fill(&mut upstream.io, ANSWER_LIMITS.head, cx) {
                 Poll::Ready(Ok(count)) if count > 0 => {}
@@ -245,10 +254,16 @@ impl Waiting {
     ) -> Poll<Result<(), Fault>> {
         let record = near.connection.record();
         let moved = |count| record.moved(true, count as u64);
-        let sent = ready!(up.poll(near.io, near.input, &mut upstream.io, moved, cx));
-        self.sent = Some(Clock::now());
+        let Poll::Ready(sent) = up.poll(near.io, near.input, &mut upstream.io, moved, cx) else {
+            if self.second {
+                return Poll::Pending;
+            }
+            return self.patience.wait(near.connection, up, near.expected, target.gap);
+        };
+        let now = Clock::now();
+        self.sent = Some(now);
         if !self.second {
-            near.connection.expect(target.first_byte, Reason::TimeoutFirstByte);
+            near.connection.expect_from(now, target.first_byte, Reason::TimeoutFirstByte);
         }
         Poll::Ready(match sent {
             Ok(()) => Ok(()),

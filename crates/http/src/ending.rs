@@ -31,6 +31,8 @@ pub(crate) async fn tell(client: &mut Client, story: &mut Story, fault: &Fault, 
             close,
             body: !story.bodyless,
             refusal: Some(fault),
+            quota: story.quota.as_deref(),
+            edits: story.route.as_ref().and_then(|target| Some(&target.rewrite.as_ref()?.response)),
         },
         &mut bytes,
     );
@@ -106,6 +108,10 @@ pub(crate) async fn in_time<T>(
         Poll::Ready(done) => Poll::Ready(done),
         Poll::Pending => match connection.overdue() {
             None => Poll::Pending,
+            // Nobody but the client sends its body.
+            Some(reason @ Reason::TimeoutBodyGap) => {
+                Poll::Ready(Err(Fault::new(stage, Whose::Client, reason)))
+            }
             Some(reason) => Poll::Ready(Err(Fault::new(stage, whose, reason))),
         },
     })

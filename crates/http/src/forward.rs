@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use tieline_base::text::{push_ip, push_percent};
 use tieline_base::{ClientAddr, Fault, Reason, Stage, Whose};
 use tieline_wire::http1::{
     Fields, Kind, Method, Request, RequestBody, Response, Version, encode_request_line, encode_status_line,
@@ -27,6 +28,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) node: &'a str,
     /// Whether it came over HTTP/2.
     pub(crate) http2: bool,
+    /// What [`usual`] says of its connection, where that was asked.
+    pub(crate) usual: Option<&'a [u8]>,
 }
 
 /// By which fields upstreams are told where a request comes from.
@@ -52,7 +55,7 @@ pub(crate) fn loops(request: &Request<'_, '_>, node: &str) -> bool {
         let mut words = value.split(|byte| matches!(byte, b' ' | b',' | b'\t'));
         words.any(|word| word == node.as_bytes())
     };
-    request.fields.iter().any(|field| field.kind == Kind::Via && names_us(field.value))
+    request.fields.all_of_kind(Kind::Via).any(names_us)
 }
 
 /// Writes the head that the upstream gets.
@@ -65,8 +68,15 @@ pub(crate) fn request(
     rewrite: Option<&Rewrite>,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    request_line(request, rewrite, out)?;
-    fields(request, rewrite, |_| true, out);
+    let trusted = origin.speaking.trusted;
+    let changed = rewrite.is_some_and(|rewrite| !rewrite.leaves_requests());
+    if !changed && request.is_canonical() {
+        // By far the most: all that goes on lies there as it is to be written.
+        request.fields.copy_head(|kind| kind == Kind::Host || goes_up(kind, trusted), out);
+    } else {
+        request_line(request, rewrite, out)?;
+        fields(request, rewrite, |kind| goes_up(kind, trusted), out);
+    }
     match request.body {
         RequestBody::Chunked => push_field("Transfer-Encoding", b"chunked", out),
         RequestBody::Length(_) | RequestBody::None => {}
@@ -95,7 +105,8 @@ pub(crate) fn copy(
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     request_line(request, rewrite, out)?;
-    fields(request, rewrite, |kind| kind != Kind::Expect, out);
+    let goes = |kind| kind != Kind::Expect && goes_up(kind, origin.speaking.trusted);
+    fields(request, rewrite, goes, out);
     push_field("X-Tieline-Mirror", b"1", out);
     provenance(request, origin, out);
     Ok(())
@@ -128,14 +139,14 @@ fn request_line(
 fn fields(
     request: &Request<'_, '_>,
     rewrite: Option<&Rewrite>,
-    also: impl Fn(Kind) -> bool,
+    goes: impl Fn(Kind) -> bool,
     out: &mut Vec<u8>,
 ) {
     let host = rewrite.and_then(|rewrite| rewrite.host.as_deref()).unwrap_or(request.host);
     push_field("Host", host.as_bytes(), out);
     match rewrite.map(|rewrite| &rewrite.request).filter(|edits| !edits.is_empty()) {
-        None => request.fields.copy_kept(|kind| goes_up(kind) && also(kind), out),
-        Some(edits) => copy_edited(&request.fields, edits, |kind| goes_up(kind) && also(kind), out),
+        None => request.fields.copy_kept(goes, out),
+        Some(edits) => copy_edited(&request.fields, edits, goes, out),
     }
 }
 
@@ -149,14 +160,39 @@ fn copy_edited(fields: &Fields<'_, '_>, edits: &Edits, keep: impl Fn(Kind) -> bo
 
 /// Which way it came.
 fn provenance(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
-    via(request, origin, out);
+    let Speaking { hops, scheme, host, .. } = origin.speaking;
+    let usual = request.version == Version::Http11 && hops.is_empty() && scheme.is_none();
+    match origin.usual.filter(|_| usual && request.fields.of_kind(Kind::Via).is_none()) {
+        Some(lines) => out.extend_from_slice(lines),
+        None => lasting(request.version, request.fields.all_of_kind(Kind::Via), origin, out),
+    }
     if origin.tell != Tell::Forwarded {
-        x_forwarded(origin, out);
+        push_field("X-Forwarded-Host", host.unwrap_or(origin.host).as_bytes(), out);
     }
     if origin.tell != Tell::XForwarded {
         forwarded(origin, out);
     }
     push_field("X-Request-Id", origin.request_id, out);
+}
+
+/// What is told of each request of a connection alike, if nobody else had it before.
+pub(crate) fn usual(origin: &Origin<'_>) -> Box<[u8]> {
+    let mut out = Vec::new();
+    lasting(Version::Http11, std::iter::empty(), origin, &mut out);
+    out.into()
+}
+
+/// What does not change from one request to the next, where they come the same way.
+fn lasting<'b>(
+    version: Version,
+    before: impl Iterator<Item = &'b [u8]>,
+    origin: &Origin<'_>,
+    out: &mut Vec<u8>,
+) {
+    via(version, before, origin, out);
+    if origin.tell != Tell::Forwarded {
+        x_forwarded(origin, out);
+    }
     if let Some(name) = origin.identity {
         out.extend_from_slice(b"X-Tieline-Identity: ");
         push_name(name, out);
@@ -166,7 +202,7 @@ fn provenance(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>)
 
 /// The client and everybody between who is vouched for. What a client wrote left of that is nobody's word.
 fn x_forwarded(origin: &Origin<'_>, out: &mut Vec<u8>) {
-    let Speaking { client, hops, scheme, host, .. } = origin.speaking;
+    let Speaking { client, hops, scheme, .. } = origin.speaking;
     if let Some(ip) = client.ip() {
         out.extend_from_slice(b"X-Forwarded-For: ");
         let start = out.len();
@@ -181,7 +217,6 @@ fn x_forwarded(origin: &Origin<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
     push_field("X-Forwarded-Proto", scheme.unwrap_or(origin.scheme).as_bytes(), out);
-    push_field("X-Forwarded-Host", host.unwrap_or(origin.host).as_bytes(), out);
 }
 
 /// RFC 7239: an element for each hop, the client's first, with what the hop behind it was asked.
@@ -230,11 +265,13 @@ fn push_element(node: Option<IpAddr>, asked: Option<(&str, &str)>, out: &mut Vec
 /// Whether routes may go by a field: by what is passed on as it came, so that who is behind sees the same;
 /// and by the word of those who are trusted.
 pub(crate) fn is_routable(kind: Kind, trusted: bool) -> bool {
-    goes_up(kind) || trusted && matches!(kind, Kind::Forwarding | Kind::RequestId)
+    goes_up(kind, trusted) || trusted && matches!(kind, Kind::Forwarding | Kind::RequestId)
 }
 
-fn goes_up(kind: Kind) -> bool {
+/// `trusted`: by the word of somebody who is.
+fn goes_up(kind: Kind, trusted: bool) -> bool {
     match kind {
+        Kind::Claim => trusted,
         Kind::Host | Kind::Forwarding | Kind::Dropped | Kind::Via | Kind::RequestId => false,
         Kind::TransferEncoding => false,
         kind => !kind.is_hop_by_hop(),
@@ -242,18 +279,17 @@ fn goes_up(kind: Kind) -> bool {
 }
 
 /// RFC 9110 §7.6.3: those before us, then us.
-fn via(request: &Request<'_, '_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
+fn via<'b>(version: Version, before: impl Iterator<Item = &'b [u8]>, origin: &Origin<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Via: ");
-    for field in request.fields.iter().filter(|field| field.kind == Kind::Via) {
-        out.extend_from_slice(field.value);
+    for before in before {
+        out.extend_from_slice(before);
         out.extend_from_slice(b", ");
     }
-    let version: &[u8] = match request.version {
+    out.extend_from_slice(match version {
         _ if origin.http2 => b"2 ",
         Version::Http10 => b"1.0 ",
         Version::Http11 => b"1.1 ",
-    };
-    out.extend_from_slice(version);
+    });
     out.extend_from_slice(origin.node.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
@@ -298,9 +334,15 @@ pub(crate) fn response(
     ours: Ours<'_>,
     out: &mut Vec<u8>,
 ) {
-    encode_status_line(response.status, response.reason, out);
-    let length = told == Told::AsItIs;
-    match ours.edits.filter(|edits| !edits.is_empty()) {
+    // RFC 9110 §8.6: these say nothing of a body, and who believed that one follows would wait for it.
+    let length = told == Told::AsItIs && !matches!(response.status, 100..=199 | 204);
+    let edits = ours.edits.filter(|edits| !edits.is_empty());
+    let as_it_is = edits.is_none() && response.is_canonical();
+    if !as_it_is {
+        encode_status_line(response.status, response.reason, out);
+    }
+    match edits {
+        None if as_it_is => response.fields.copy_head(|kind| goes_down(kind, length), out),
         None => response.fields.copy_kept(|kind| goes_down(kind, length), out),
         Some(edits) => {
             copy_edited(&response.fields, edits, |kind| goes_down(kind, length), out);
@@ -332,27 +374,6 @@ fn goes_down(kind: Kind, length: bool) -> bool {
     }
 }
 
-fn push_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        // By far the most, and formatting costs ten times as much.
-        IpAddr::V4(v4) => {
-            let (mut text, mut end) = ([b'.'; 16], 0);
-            for octet in v4.octets() {
-                for (least, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
-                    if octet >= least {
-                        text[end] = b'0' + digit;
-                        end += 1;
-                    }
-                }
-                // The dot is there already.
-                end += 1;
-            }
-            out.extend_from_slice(&text[..end - 1]);
-        }
-        IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
-    }
-}
-
 /// What is no visible ASCII, and the sign of that itself, goes as `%` and two hexadecimal digits: upstreams
 /// differ in what they make of other bytes in a field.
 fn push_name(name: &str, out: &mut Vec<u8>) {
@@ -360,8 +381,7 @@ fn push_name(name: &str, out: &mut Vec<u8>) {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
             out.push(byte);
         } else {
-            let digit = |four: u8| b"0123456789ABCDEF"[usize::from(four & 0xf)];
-            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+            push_percent(byte, out);
         }
     }
 }

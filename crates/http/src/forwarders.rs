@@ -68,7 +68,7 @@ pub(crate) fn speaking<'b>(
 
 impl Speaking<'_> {
     /// It speaks for itself.
-    fn of(client: ClientAddr) -> Self {
+    pub(crate) fn of(client: ClientAddr) -> Self {
         Self { client, trusted: false, hops: Vec::new(), scheme: None, host: None, request_id: None }
     }
 }

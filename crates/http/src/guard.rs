@@ -5,12 +5,15 @@ mod gcra;
 mod hold;
 mod interface;
 mod limits;
+mod quota;
 mod refused;
+mod room;
 
 use std::sync::Arc;
 
-use tieline_base::{ClientAddr, Fault};
+use tieline_base::{ClientAddr, Fault, Moment};
 use tieline_openapi::Inspected;
+use tieline_wire::http1::{Request, RequestBody};
 
 use crate::Http;
 use crate::buffer::Buffer;
@@ -24,6 +27,8 @@ pub use interface::{Interface, Mode};
 pub use limits::{Concurrent, Per, RateLimit};
 pub(crate) use limits::{Refused, Slot};
 pub(crate) use refused::{fields, is_refusal, status, violations};
+pub(crate) use room::Part as HeldRoom;
+pub use room::Room;
 
 /// The guards of a route; most have none.
 #[derive(Debug)]
@@ -41,31 +46,64 @@ pub struct Guards {
 pub(crate) enum Verdict {
     /// It comes too early.
     TooEarly(Refused),
-    /// It is as this says.
-    Inspected(Option<Inspected>),
+    /// The interface has this to say.
+    Inspected(Inspected),
 }
 
-/// Asks the guards of `target` about a request of `client` for the path `raw`, as it is forwarded.
+impl Verdict {
+    /// Whether the request goes nowhere: nothing needs to be written for it.
+    pub(crate) fn refuses(&self) -> bool {
+        matches!(self, Verdict::TooEarly(_))
+    }
+}
+
+/// Asks the guards of `target` about a request of `client`, who is let in; `None`: they have nothing to say.
+/// What any answer tells of rates goes to the story.
 pub(crate) fn ask(
     target: &Target,
     ask: &Ask<'_>,
     client: ClientAddr,
-    raw: &str,
-    has_body: bool,
+    request: &Request<'_, '_>,
+    now: Moment,
+    story: &mut Story,
 ) -> Option<Box<Verdict>> {
     let guards = target.guards.as_ref()?;
-    if !guards.rates.is_empty()
-        && let Some(refused) = limits::ask(&guards.rates, ask, client)
-    {
-        return Some(Box::new(Verdict::TooEarly(refused)));
+    if !guards.rates.is_empty() {
+        let mut quotas = quota::Quotas::default();
+        let asked = limits::ask(&guards.rates, ask, client, now, &mut quotas);
+        story.quota = quotas.lines();
+        if let Err(refused) = asked {
+            return Some(Box::new(Verdict::TooEarly(refused)));
+        }
     }
+    let interface = guards.interface.as_ref()?;
     let Ask { method, query, header, .. } = *ask;
-    let ask = tieline_openapi::Ask { method, path: raw, query, header, has_body };
-    let inspected = guards.interface.as_ref().map(|interface| interface.api.inspect(&ask));
+    // As it is forwarded.
+    let path = request.target.path;
+    let has_body = !matches!(request.body, RequestBody::None | RequestBody::Length(0));
+    let inspected = interface.api.inspect(&tieline_openapi::Ask { method, path, query, header, has_body });
     Some(Box::new(Verdict::Inspected(inspected)))
 }
 
-/// Obeys what the guards said. Where a body has to be looked at, it is part of `plan.head` afterwards.
+/// Obeys what the guards said of the head: what the interface of `target` has to say is still to be obeyed.
+///
+/// # Errors
+/// The request may not pass.
+pub(crate) fn admit(plan: &mut Plan, target: &Target) -> Result<Option<Inspected>, Fault> {
+    let Some(guards) = &target.guards else { return Ok(None) };
+    let inspected = match plan.verdict.take().map(|verdict| *verdict) {
+        None => None,
+        Some(Verdict::TooEarly(refused)) => return Err(refused.fault()),
+        Some(Verdict::Inspected(inspected)) => Some(inspected),
+    };
+    if let Some(concurrent) = &guards.concurrent {
+        plan.slot = Some(concurrent.enter().map_err(Refused::fault)?);
+    }
+    Ok(inspected)
+}
+
+/// Obeys what the interface of `target` says. Where a body has to be looked at, it is part of `plan.head`
+/// afterwards.
 ///
 /// # Errors
 /// The request may not pass.
@@ -75,18 +113,11 @@ pub(crate) async fn pass(
     story: &mut Story,
     plan: &mut Plan,
     target: &Target,
+    inspected: Inspected,
     http: &Http,
 ) -> Result<(), Fault> {
-    let (Some(verdict), Some(guards)) = (plan.verdict.take(), &target.guards) else { return Ok(()) };
-    let inspected = match *verdict {
-        Verdict::TooEarly(refused) => return Err(refused.fault()),
-        Verdict::Inspected(inspected) => inspected,
-    };
-    if let Some(concurrent) = &guards.concurrent {
-        plan.slot = Some(concurrent.enter().map_err(Refused::fault)?);
+    match target.guards.as_ref().and_then(|guards| guards.interface.as_ref()) {
+        Some(interface) => interface.obey(inspected, client, input, story, plan, http).await,
+        None => Ok(()),
     }
-    if let (Some(inspected), Some(interface)) = (inspected, &guards.interface) {
-        interface.obey(inspected, client, input, story, plan, http).await?;
-    }
-    Ok(())
 }

@@ -16,10 +16,12 @@ mod forward;
 mod forwarders;
 mod front;
 mod guard;
+mod heads;
 mod heard;
 mod local;
 mod mirror;
 mod outward;
+mod patience;
 mod plan;
 mod race;
 mod rewrite;
@@ -27,10 +29,13 @@ mod rewrite;
 mod same_way;
 mod session;
 mod site;
+mod source;
+mod spare;
 mod split;
 mod story;
 mod transfer;
 mod tries;
+mod unwanted;
 mod websocket;
 
 use std::sync::Arc;
@@ -42,11 +47,16 @@ use tieline_registry::Record;
 use tieline_transport::Io;
 pub use tieline_wire::http1::Limits;
 
+use crate::answer::Form;
+use crate::patience::Expected;
+use crate::story::Story;
+
 pub use crate::forward::Tell;
 pub use crate::front::Http2Front;
-pub use crate::guard::{Concurrent, Guards, Interface, Mode, Per, RateLimit};
+pub use crate::guard::{Concurrent, Guards, Interface, Mode, Per, RateLimit, Room};
 pub use crate::mirror::Mirror;
 pub use crate::outward::Http2;
+pub use crate::patience::MinRate;
 pub use crate::rewrite::{Edits, PathPart, PathRewrite, Rewrite};
 pub use crate::session::{SESSION_KEY_BYTES, Session, SessionKeys};
 pub use crate::site::{Action, Match, Part, PathMatch, Site, Target};
@@ -73,6 +83,8 @@ pub struct Settings {
     pub request_head: Duration,
     /// Between two bytes of a request's body.
     pub body_gap: Duration,
+    /// How slowly a client may send a request's body or take an answer's; `None`: as slowly as it likes.
+    pub min_rate: Option<MinRate>,
     /// Between two requests.
     pub idle: Duration,
     /// Without a byte either way, once a connection was upgraded.
@@ -92,11 +104,18 @@ impl Http {
     pub fn new(site: Site, settings: Settings) -> Self {
         Self { site, settings }
     }
+
+    /// What is expected of a client that sends the body of a request. A call may go on for as long as its two
+    /// ends have little to say to each other.
+    pub(crate) fn of_body(&self, story: &Story) -> Expected {
+        let least = self.settings.min_rate.filter(|_| story.form != Form::Grpc);
+        Expected { gap: self.settings.body_gap, least }
+    }
 }
 
 impl Protocol for Http {
     fn serve(&self, connection: Connection, io: Io) -> Serving {
-        Box::pin(client::Conversation::new(connection, io))
+        Box::pin(client::converse(connection, io))
     }
 
     fn leaves_when_asked(&self) -> bool {

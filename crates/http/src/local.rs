@@ -1,10 +1,13 @@
 //! Answers that a route gives by itself: redirects, and what its config says.
 
-use tieline_wire::http1::{encode_status_line, push_decimal, push_field};
+use tieline_base::text::push_decimal;
+use tieline_wire::http1::{encode_status_line, push_field};
 
 use crate::answer::title;
+use crate::buffer::Buffer;
+use crate::client::Client;
 use crate::plan::Plan;
-use crate::site::{Action, Part};
+use crate::site::{Action, Part, Target};
 use crate::story::Story;
 
 /// A whole answer.
@@ -13,11 +16,21 @@ pub(crate) struct Local {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The answer of `action`; `None` if it forwards.
-pub(crate) fn answer(action: &Action, plan: &Plan, story: &Story) -> Option<Local> {
+/// The answer of `target`'s own; `None` if it forwards.
+pub(crate) fn answer(
+    target: &Target,
+    plan: &mut Plan,
+    story: &Story,
+    client: &Client,
+    input: &mut Buffer,
+) -> Option<Local> {
+    if matches!(target.action, Action::Forward) {
+        return None;
+    }
+    plan.pass_over(client, input);
     let mut bytes = Vec::with_capacity(256);
-    let edits = plan.edits();
-    let (status, body, media_type) = match action {
+    let edits = target.edits();
+    let (status, body, media_type) = match &target.action {
         Action::Forward => return None,
         Action::Redirect(parts, status) => {
             let to = location(parts, plan);
@@ -41,6 +54,7 @@ pub(crate) fn answer(action: &Action, plan: &Plan, story: &Story) -> Option<Loca
         bytes.extend_from_slice(b"\r\n");
     }
     push_field("X-Request-Id", &story.request_id(), &mut bytes);
+    bytes.extend_from_slice(plan.quota.as_deref().unwrap_or_default());
     if let Some(edits) = edits {
         edits.write(&mut bytes);
     }
@@ -55,7 +69,7 @@ pub(crate) fn answer(action: &Action, plan: &Plan, story: &Story) -> Option<Loca
 }
 
 fn location(parts: &[Part], plan: &Plan) -> String {
-    let (host, path, query) = match &plan.asked {
+    let (host, path, query) = match plan.asked.as_deref() {
         Some((host, path, query)) => (host.as_str(), path.as_str(), query.as_str()),
         None => ("", "/", ""),
     };

@@ -2,27 +2,24 @@
 //! copy of: it has a task of its own, its own permit and its own upstream connection, and where too many are
 //! on their way it is not made.
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::ready;
 use std::time::Duration;
 
 use tieline_base::ClientAddr;
+use tieline_base::text::push_decimal;
 use tieline_conn::{Connection, Route};
 use tieline_policy::Permit;
 use tieline_pool::{Ask, Reuse};
 use tieline_registry::Mirrored;
 use tieline_transport::Io;
-use tieline_wire::http1::{
-    ChunkedDecoder, HeadScan, Progress, RequestBody, RequestKind, ResponseBody, Room, parse_response,
-    push_decimal,
-};
+use tieline_wire::http1::{HeadScan, RequestBody, RequestKind, Room, parse_response};
 use tokio::time::timeout;
 
-use crate::buffer::{Buffer, SIZE};
+use crate::buffer::Buffer;
 use crate::ending::write_all;
 use crate::heard::ANSWER_LIMITS;
+use crate::spare::{fill, read_on};
 
 /// Where copies of a route's requests are sent.
 #[derive(Debug)]
@@ -96,8 +93,7 @@ impl Copy {
         let upstream = self.mirror.route.upstream.clone()?;
         let ask = Ask { reuse: Reuse::Young, ..Ask::default() };
         let lease = upstream.lease(&self.permit, ask, &mut |_| ()).await.ok()?;
-        let making = lease.making().clone();
-        let (mut io, loan) = lease.split();
+        let (mut io, loan, making) = lease.into_parts();
         let asked = async {
             write_all(&mut io, &self.head).await.ok()?;
             drain(&mut io, self.kind).await.ok()
@@ -141,55 +137,10 @@ async fn drain(io: &mut Io, kind: RequestKind) -> io::Result<Left> {
         if interim {
             continue;
         }
-        let whole = match body {
-            ResponseBody::None => true,
-            ResponseBody::Length(length) => skip(io, &mut input, length).await?,
-            ResponseBody::Chunked => skip_chunks(io, &mut input).await?,
-            ResponseBody::UntilClose => false,
-        };
+        let whole = read_on(io, &mut input, body.into(), DRAIN_MAX).await?;
         let clean = whole && stays && input.is_empty();
         return Ok(if clean { Left::Clean } else { Left::Unread });
     }
-}
-
-async fn skip(io: &mut Io, input: &mut Buffer, mut left: u64) -> io::Result<bool> {
-    if left > DRAIN_MAX {
-        return Ok(false);
-    }
-    loop {
-        let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.bytes().len());
-        input.consume(count);
-        left -= count as u64;
-        if left == 0 {
-            return Ok(true);
-        }
-        fill(io, input, SIZE).await?;
-    }
-}
-
-async fn skip_chunks(io: &mut Io, input: &mut Buffer) -> io::Result<bool> {
-    let (mut decoder, mut read) = (ChunkedDecoder::new(), 0);
-    while read <= DRAIN_MAX {
-        while !input.is_empty() {
-            let chunk =
-                decoder.decode(input.bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-            read += chunk.data.len() as u64;
-            input.consume(chunk.consumed);
-            if chunk.progress == Progress::Done {
-                return Ok(true);
-            }
-        }
-        fill(io, input, SIZE).await?;
-    }
-    Ok(false)
-}
-
-async fn fill(io: &mut Io, input: &mut Buffer, most: usize) -> io::Result<()> {
-    let count = poll_fn(|cx| {
-        let count = ready!(input.poll_fill(io, most, cx));
-        std::task::Poll::Ready(count)
-    });
-    if count.await? == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
 /// What a request's body has been so far, for its copy.

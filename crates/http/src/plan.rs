@@ -1,16 +1,18 @@
 //! From the bytes of a head to what is to be done: parsed once, and the same for routing and for forwarding.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use tieline_base::{ClientAddr, Fault, Priority, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Fault, Moment, Priority, Reason, Stage, Whose};
 use tieline_conn::HashBy;
+use tieline_policy::Permit;
 use tieline_pool::Endpoint;
 use tieline_pool::balance::stable_key;
 use tieline_registry::Asked;
 use tieline_wire::http1::{
-    HttpError, Kind, Path, Request, RequestBody, RequestKind, Room, Version, match_form, parse_request,
-    quick_request,
+    self as wire, HttpError, Kind, Path, Request, RequestBody, RequestKind, Room, Version, match_form,
+    parse_request, quick_request,
 };
 
 use crate::Http;
@@ -19,9 +21,9 @@ use crate::client::Client;
 use crate::cookies::cookies;
 use crate::forward::{self, Origin};
 use crate::forwarders::{self, Speaking};
-use crate::guard::{self, Held, Slot, Verdict};
+use crate::guard::{self, Held, HeldRoom, Slot, Verdict};
+use crate::heads;
 use crate::mirror::{Copy, Mirror};
-use crate::rewrite::Edits;
 use crate::session::Ticket;
 use crate::site::{Action, Ask, Target};
 use crate::split::Split;
@@ -29,13 +31,15 @@ use crate::story::Story;
 
 /// What is to be done for one request.
 pub(crate) struct Plan {
-    /// Where it goes; `None`: no route takes it.
-    pub(crate) target: Option<Arc<Target>>,
+    /// Where it goes and the proof that it may, or why it goes nowhere; until that is taken out.
+    pub(crate) way: Option<Result<(Arc<Target>, Permit), Fault>>,
     /// Where it was asked of, for redirects: the host without its port, the path and the query.
-    pub(crate) asked: Option<(String, String, String)>,
+    pub(crate) asked: Option<Box<(String, String, String)>>,
     /// The head for the upstream; empty if the route answers itself.
     pub(crate) head: Vec<u8>,
     pub(crate) body: RequestBody,
+    /// How much of the body is to be read past behind an answer, which nobody wants.
+    pub(crate) to_pass_over: u64,
     pub(crate) kind: RequestKind,
     pub(crate) version: Version,
     /// Whether the client wants to go on behind this exchange.
@@ -50,8 +54,12 @@ pub(crate) struct Plan {
     pub(crate) hash: u64,
     /// What the route's guards say, until it is obeyed.
     pub(crate) verdict: Option<Box<Verdict>>,
+    /// What the answer tells of the route's rates, in whole lines.
+    pub(crate) quota: Option<Rc<[u8]>>,
     /// The body as far as it was read already.
     pub(crate) held: Option<Box<Held>>,
+    /// The memory that its body takes.
+    pub(crate) held_room: Option<HeldRoom>,
     /// Its place among those that are under way.
     pub(crate) slot: Option<Slot>,
     /// Another Tieline before us has tried it elsewhere; whoever says so wrongly has one try for it.
@@ -67,43 +75,65 @@ pub(crate) struct Plan {
 }
 
 /// Reads the head at the beginning of `bytes` and decides, if the head is whole and ordinary: what is to be
-/// done, and how long the head is. What is not, may become so: [`make`] judges it once it is whole.
+/// done goes to `plan`, and how long the head is is returned. What is not, may become so: [`make`] judges it
+/// once it is whole.
 pub(crate) fn at_once(
-    client: &Client,
+    client: &mut Client,
     http: &Http,
     bytes: &[u8],
     story: &mut Story,
-) -> Result<Option<(Plan, usize)>, Fault> {
-    let mut room = Room::new();
+    plan: &mut Option<Plan>,
+) -> Result<Option<usize>, Fault> {
+    let mut room = Room::knowing(client.asked());
     let Some((request, length)) = quick_request(bytes, &http.settings.limits, &mut room) else {
         return Ok(None);
     };
-    let plan = decide(client, http, &request, length, story)?;
-    Ok(Some((plan, length)))
+    let came = story.began;
+    decide(client, http, &request, length, story, came, plan)?;
+    // A stream has one request.
+    let is_news = request.host != client.asked() && request.host.len() <= KNOWN_MAX;
+    let news = (is_news && !client.connection.is_inside()).then(|| Box::from(request.host));
+    drop(room);
+    if let Some(host) = news {
+        client.asks(host);
+    }
+    Ok(Some(length))
 }
 
-/// Reads the head in `head`, and decides.
-pub(crate) fn make(client: &Client, http: &Http, head: &[u8], story: &mut Story) -> Result<Plan, Fault> {
+/// How long a host is at most that is remembered from one request to the next, in bytes.
+const KNOWN_MAX: usize = 64;
+
+/// Reads the head in `head`, which was whole `now`, and decides: what is to be done goes to `plan`.
+pub(crate) fn make(
+    client: &Client,
+    http: &Http,
+    head: &[u8],
+    story: &mut Story,
+    now: Moment,
+    plan: &mut Option<Plan>,
+) -> Result<(), Fault> {
     let mut room = Room::new();
     let request = parse_request(head, &http.settings.limits, &mut room).map_err(unreadable)?;
-    decide(client, http, &request, head.len(), story)
+    decide(client, http, &request, head.len(), story, now, plan)
 }
 
-/// What is to be done for `request`, whose head is so long.
+/// What is to be done for `request`, whose head is so long, goes to `plan`: it is large, and stays there.
 fn decide(
     client: &Client,
     http: &Http,
     request: &Request<'_, '_>,
     length: usize,
     story: &mut Story,
-) -> Result<Plan, Fault> {
+    now: Moment,
+    plan: &mut Option<Plan>,
+) -> Result<(), Fault> {
     let host = host_name(request.host);
     note(request, &host, client.connection.is_inside(), story);
     let speaking = speaking(client, http, request, story)?;
     is_acceptable(client, http, request, &host)?;
     let ask = Ask {
         host: &host,
-        path: &match_form(request.target.path),
+        path: &path_form(&request.target),
         query: request.target.query,
         method: request.method.as_str(),
         header: &|name, fits| has_field(request, speaking.trusted, name, fits),
@@ -112,33 +142,30 @@ fn decide(
     let key = |by: &HashBy| key(by, client, request, speaking.client);
     let (ticket, chosen) = split.map_or((None, None), |split| choose(split, request, &key));
     let target = chosen.as_ref();
-    let has_body = !matches!(request.body, RequestBody::None | RequestBody::Length(0));
-    let verdict =
-        target.and_then(|target| guard::ask(target, &ask, speaking.client, request.target.path, has_body));
+    story.routed = target.is_some();
+    // Guards are asked behind it: strangers must not use up what others may do.
+    let permitted = client.connection.decide(target.map(|target| &target.route), speaking.client, now);
+    let let_in = target.filter(|_| permitted.is_ok());
+    let verdict = let_in.and_then(|target| guard::ask(target, &ask, speaking.client, request, now, story));
     let goes_on = target.is_some_and(|target| matches!(target.action, Action::Forward));
-    let mut forwarded = Vec::with_capacity(if goes_on { length + ADDED } else { 0 });
-    let origin = Origin {
-        speaking: &speaking,
-        sender: client.connection.record().sender(),
-        identity: client.connection.identity().name(),
-        tell: http.settings.tell,
-        scheme: if client.connection.tls().is_some() { "https" } else { "http" },
-        host: request.host,
-        request_id: &story.request_id(),
-        node: &http.settings.node,
-        http2: client.connection.is_inside(),
-    };
+    let refused = permitted.is_err() || verdict.as_deref().is_some_and(Verdict::refuses);
+    // Nothing is written for what goes nowhere.
+    let written = goes_on && !refused;
+    let mut forwarded = if written { heads::take(length + ADDED) } else { Vec::new() };
+    let request_id = story.request_id();
+    let origin = client.origin(http, &speaking, request.host, &request_id);
     let mut copied = None;
-    if let Some(target) = target.filter(|_| goes_on) {
+    if let Some(target) = target.filter(|_| written) {
         forward::request(request, &origin, target.rewrite.as_deref(), &mut forwarded)?;
         copied = copy(client, request, &origin, target)?;
     }
     let hash = target.map_or(0, |target| key(&target.route.hash_by));
-    Ok(Plan {
-        target: chosen,
-        asked: (!goes_on).then(|| asked(request, &host)),
+    *plan = Some(Plan {
+        way: Some(permitted.and_then(|permit| Ok((chosen.ok_or_else(no_route)?, permit)))),
+        asked: (!goes_on && !refused).then(|| Box::new(asked(request, &host))),
         head: forwarded,
         body: request.body,
+        to_pass_over: 0,
         kind: RequestKind { upgrade: forward::upgrade(request).is_some(), ..request.kind() },
         version: request.version,
         keep_alive: request.keep_alive,
@@ -148,14 +175,23 @@ fn decide(
         client: speaking.client,
         hash,
         verdict,
+        quota: story.quota.clone(),
         held: None,
+        held_room: None,
         slot: None,
         retried_before: request.fields.of_kind(Kind::Attempt).is_some(),
         priority: request.fields.of_kind(Kind::Priority).and_then(Priority::from_word),
         ticket,
         secure: matches!(speaking.scheme.unwrap_or(origin.scheme), "https" | "wss"),
         copy: copied,
-    })
+    });
+    Ok(())
+}
+
+/// The form in which a path is matched.
+fn path_form<'b>(target: &wire::Target<'b>) -> Cow<'b, str> {
+    // What has nothing to be decoded is known already.
+    if target.is_plain() { Cow::Borrowed(target.path) } else { match_form(target.path) }
 }
 
 /// Whether the request means one thing to everybody, is for this server, and does not go in a circle.
@@ -179,7 +215,8 @@ impl Plan {
     /// would be taken for the next request.
     pub(crate) fn stays_open(&self) -> bool {
         let read = self.held.as_ref().is_some_and(|held| held.is_whole());
-        self.keep_alive && (read || matches!(self.body, RequestBody::None))
+        let none = matches!(self.body, RequestBody::None) || self.to_pass_over > 0;
+        self.keep_alive && (read || none)
     }
 
     /// What is wanted of an upstream connection.
@@ -188,10 +225,18 @@ impl Plan {
         tieline_pool::Ask { hash: self.hash, wish, ..tieline_pool::Ask::default() }
     }
 
+    /// The lines for the head of an answer of `endpoint` that are the route's own.
+    pub(crate) fn lines(&self, target: &Target, endpoint: &Endpoint) -> Option<Vec<u8>> {
+        let cookie = self.cookie(target, endpoint);
+        match &self.quota {
+            None => cookie,
+            Some(quota) => Some([quota, &cookie.unwrap_or_default()[..]].concat()),
+        }
+    }
+
     /// The line for the head of an answer that brings the client back to `endpoint`, where the route has
     /// sessions and it does not come back there anyway.
-    pub(crate) fn cookie(&self, endpoint: &Endpoint) -> Option<Vec<u8>> {
-        let target = self.target.as_ref()?;
+    fn cookie(&self, target: &Target, endpoint: &Endpoint) -> Option<Vec<u8>> {
         let (session, upstream) = (target.session.as_ref()?, target.route.upstream.as_ref()?);
         let stays = match &self.ticket {
             Some(ticket) if ticket.endpoint == endpoint.key() => !session.is_aging(ticket),
@@ -201,12 +246,6 @@ impl Plan {
         };
         let line = || session.line(stable_key(upstream.name()), endpoint.key(), self.secure);
         if stays { None } else { line() }
-    }
-
-    /// How its route changes the fields of answers.
-    pub(crate) fn edits(&self) -> Option<&Edits> {
-        let rewrite = self.target.as_ref().and_then(|target| target.rewrite.as_deref());
-        rewrite.map(|rewrite| &rewrite.response)
     }
 
     /// Whether its body may come.
@@ -234,7 +273,7 @@ fn note(request: &Request<'_, '_>, host: &str, inside: bool, story: &mut Story) 
     story.asked = Asked::new(request.method.as_str(), host, request.target.raw());
     story.bodyless = request.kind().head;
     let called = if inside { Form::of_call(request.fields.get("content-type")) } else { None };
-    story.form = called.unwrap_or_else(|| Form::of(request.fields.get("accept")));
+    story.form = called.unwrap_or_else(|| Form::of(request.fields.of_kind(Kind::Accept)));
 }
 
 /// Whether `request` has a field of this name that fits, among those that routes may go by.
@@ -318,6 +357,11 @@ fn draw(by: &HashBy, key: &dyn Fn(&HashBy) -> u64) -> u64 {
 
 /// In lower case and without its port, as routes name it.
 pub(crate) fn host_name(authority: &str) -> Cow<'_, str> {
+    // Nearly all have no port and no capitals; the good case has to look at every byte anyway.
+    let is_name = |so_far: bool, byte: &u8| so_far & (*byte != b':') & !byte.is_ascii_uppercase();
+    if authority.as_bytes().iter().fold(true, is_name) {
+        return Cow::Borrowed(authority);
+    }
     let name = match authority.rfind(':') {
         Some(colon) if !authority.ends_with(']') => &authority[..colon],
         _ => authority,

@@ -18,7 +18,7 @@ use crate::ending::in_time;
 use crate::heard::Heard;
 use crate::plan::Plan;
 use crate::story::Story;
-use crate::tries::{Tries, is_gateway_failure};
+use crate::tries::{self, Tries, is_gateway_failure};
 
 type Answered = Result<Heard, Fault>;
 
@@ -37,7 +37,7 @@ pub(crate) async fn first_answer(
     let Client { connection, io, watch, .. } = client;
     let connection = &*connection;
     connection.expect(way.http.settings.body_gap, Reason::TimeoutBodyGap);
-    let near = Near { connection, io, watch, input };
+    let near = Near { connection, io, watch, input, expected: way.http.of_body(story) };
     let after = way.route.upstream.as_ref().and_then(|upstream| upstream.hedge_after(began));
     let mut race = Race {
         way,
@@ -114,7 +114,7 @@ impl Race<'_, '_> {
         {
             self.second = match (leased, attempt.up.twin()) {
                 (Ok(lease), Some(up)) => {
-                    let second = Attempt { upstream: Upstream::from(lease), up, output: Buffer::take() };
+                    let second = Attempt { upstream: Upstream::from(lease), up, output: Buffer::roomy() };
                     Second::Asked(Box::new((second, Waiting::second())))
                 }
                 _ => Second::Fell,
@@ -129,15 +129,17 @@ impl Race<'_, '_> {
                 if let Second::Asked(second) = std::mem::replace(&mut self.second, Second::Won(took)) {
                     let (other, waiting) = *second;
                     let loser = std::mem::replace(attempt, other);
-                    loser.upstream.loan.given_up(self.began, Clock::now());
+                    let (now, asked_at) = (Clock::now(), self.first.sent.unwrap_or(self.began));
+                    match self.fell.take() {
+                        Some(fell) => blame(&loser.upstream, &fell, asked_at, now),
+                        None => loser.upstream.loan.given_up(self.began, now),
+                    }
                     self.first = waiting;
                 }
                 Poll::Ready(answered)
             }
             Poll::Ready(answered) => {
-                if let Err(fault) = &answered {
-                    other.upstream.loan.upstream_failed(fault);
-                }
+                blame(&other.upstream, &answered, waiting.sent.unwrap_or(self.began), Clock::now());
                 self.second = Second::Fell;
                 Poll::Pending
             }
@@ -155,7 +157,8 @@ impl Race<'_, '_> {
             // It has a first turn at once.
             cx.waker().wake_by_ref();
         }
-        if rings(&mut self.give_up, cx) && !self.second.runs() && tries.may_give_up(attempt, Clock::now()) {
+        // The bell is not listened to while the second runs: should that fall out, it rings then.
+        if !self.second.runs() && rings(&mut self.give_up, cx) && tries.may_give_up(attempt, Clock::now()) {
             let fault = Fault::new(Stage::Relay, Whose::Upstream, Reason::TimeoutFirstByte);
             return Poll::Ready(Err(fault.because("no answer within `retry.per_try`")));
         }
@@ -192,13 +195,25 @@ impl Race<'_, '_> {
 fn ask_second<'w>(way: Way<'w>, attempt: &Attempt, tries: &Tries<'_>) -> Second<'w> {
     let Way { permit, route, ask, .. } = way;
     let Some(upstream) = &route.upstream else { return Second::Fell };
-    let ask = Ask { reuse: Reuse::Any, tried: tries.with(attempt), ..ask };
+    let ask = Ask { reuse: Reuse::Any, tried: tries.with(attempt), ..*ask };
     Second::Acquiring(Box::pin(async move { upstream.lease(permit, ask, &mut |_| ()).await }))
 }
 
 impl Second<'_> {
     fn runs(&self) -> bool {
         matches!(self, Second::Acquiring(_) | Second::Asked(_))
+    }
+}
+
+/// Counts against its endpoint what did not win because it failed. That a connection at rest was closed as it
+/// was taken is nobody's failure.
+fn blame(upstream: &Upstream, answered: &Answered, asked_at: Moment, now: Moment) {
+    match answered {
+        Ok(Heard::Final(answer)) => tries::report(&upstream.loan, answer, asked_at, now),
+        Err(fault) if fault.whose == Whose::Upstream && !(fault.retry && upstream.reused) => {
+            upstream.loan.upstream_failed(fault);
+        }
+        Ok(Heard::Interim(_)) | Err(_) => {}
     }
 }
 

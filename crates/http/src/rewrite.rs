@@ -47,6 +47,13 @@ pub struct Edits {
     pub remove: Vec<Box<str>>,
 }
 
+impl Rewrite {
+    /// Whether requests go on as they came.
+    pub(crate) fn leaves_requests(&self) -> bool {
+        self.path.is_none() && self.host.is_none() && self.request.is_empty()
+    }
+}
+
 impl PathRewrite {
     /// Writes what becomes of `path`. False if that could be read as the name of a host.
     pub(crate) fn write(&self, path: &str, out: &mut Vec<u8>) -> bool {

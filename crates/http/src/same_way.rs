@@ -34,6 +34,7 @@ fn target(name: &str) -> Arc<Target> {
         priority: Default::default(),
         schedule: None,
         hash_by: HashBy::Nothing,
+        bandwidth: None,
         announce: None,
     };
     Arc::new(Target {
@@ -100,6 +101,7 @@ fn way(site: &Site, head: &[u8], rewrite: Option<&Rewrite>) -> Option<(Option<St
         identity: None,
         http2: false,
         node: "node",
+        usual: None,
     };
     let mut forwarded = Vec::new();
     forward::request(&request, &origin, rewrite, &mut forwarded).ok()?;

@@ -100,9 +100,13 @@ impl Session {
         opened.find(|ticket| ticket.until > now())
     }
 
-    /// Whether more than half of the time is over, so that the client needs a new cookie to be remembered.
+    /// Whether the client needs a new cookie: more than half of the time is over, or it was promised more
+    /// than the config in force does.
     pub(crate) fn is_aging(&self, ticket: &Ticket) -> bool {
-        self.ttl.is_some_and(|ttl| ticket.until.saturating_sub(now()) < ttl.as_secs().div_ceil(2))
+        let Some(ttl) = self.ttl.map(|ttl| ttl.as_secs().max(1)) else { return false };
+        let left = ticket.until.saturating_sub(now());
+        // Sealed when sessions were to last longer, it lasts too long.
+        left < ttl.div_ceil(2) || left > ttl
     }
 
     /// The `Set-Cookie` line that brings a client back to this endpoint of this upstream. `secure`: it asked
@@ -162,6 +166,7 @@ mod tests {
         assert!(plain.ends_with("; Path=/; HttpOnly; SameSite=Lax\r\n"), "{plain}");
         let left = |seconds| Ticket { until: now() + seconds, ..TICKET };
         assert!(hour.is_aging(&left(1_000)) && !hour.is_aging(&left(2_000)));
+        assert!(!hour.is_aging(&left(3_600)) && hour.is_aging(&left(4_000)) && hour.is_aging(&TICKET));
         assert!(!session(None).is_aging(&TICKET));
     }
 

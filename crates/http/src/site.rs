@@ -10,7 +10,7 @@ use tieline_wire::http1::match_form;
 
 use crate::guard::Guards;
 use crate::mirror::Mirror;
-use crate::rewrite::Rewrite;
+use crate::rewrite::{Edits, Rewrite};
 use crate::session::Session;
 use crate::split::Split;
 use crate::tries::Retry;
@@ -93,6 +93,13 @@ pub struct Target {
     pub retry: Retry,
 }
 
+impl Target {
+    /// How it changes the fields of answers.
+    pub(crate) fn edits(&self) -> Option<&Edits> {
+        self.rewrite.as_deref().map(|rewrite| &rewrite.response)
+    }
+}
+
 /// A request as routes see it: each part in the one form in which it is also forwarded.
 pub(crate) struct Ask<'a> {
     /// In lower case, without a port.
@@ -141,11 +148,14 @@ impl Site {
 
     /// The route of `ask`.
     pub(crate) fn find(&self, ask: &Ask<'_>) -> Option<&Split> {
-        let covered = || ask.host.find('.').and_then(|dot| self.wildcard.get(&ask.host[dot..]));
-        let lists = [self.exact.get(ask.host), covered(), Some(&self.anywhere)];
-        let fitting = |&&at: &&usize| fits(&self.entries[at].0, ask);
-        let found = lists.into_iter().flatten().find_map(|list| list.iter().find(fitting));
-        found.map(|&at| &self.entries[at].1)
+        let fitting = |list: &Vec<usize>| list.iter().copied().find(|&at| fits(&self.entries[at].0, ask));
+        let named = || self.exact.get(ask.host).and_then(fitting);
+        let covered = || {
+            let dot = if self.wildcard.is_empty() { None } else { ask.host.find('.') };
+            dot.and_then(|dot| self.wildcard.get(&ask.host[dot..])).and_then(fitting)
+        };
+        let found = named().or_else(covered).or_else(|| fitting(&self.anywhere));
+        found.map(|at| &self.entries[at].1)
     }
 
     /// What the route `old` is by this config: the same route to the same upstream, or to another if it no

@@ -1,12 +1,16 @@
 //! What is told of an exchange when it is over.
 
 use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
 
+use tieline_base::text::hexadecimal;
 use tieline_base::{ClientAddr, Clock, Fault, Moment, Reason};
 use tieline_conn::{Connection, Outcome};
 use tieline_registry::{Asked, Exchanged};
 
 use crate::answer::Form;
+use crate::site::Target;
 
 /// An exchange, as far as it went.
 #[derive(Debug, Default)]
@@ -23,6 +27,10 @@ pub(crate) struct Story {
     /// Whether the answer has no body, as those to HEAD.
     pub(crate) bodyless: bool,
     pub(crate) routed: bool,
+    /// The route that changes answers, once it is known that the client may take it.
+    pub(crate) route: Option<Arc<Target>>,
+    /// What any answer tells of the route's rates, in whole lines.
+    pub(crate) quota: Option<Rc<[u8]>>,
     pub(crate) acquiring: Option<Moment>,
     pub(crate) acquired: Option<Moment>,
     pub(crate) sent: Option<Moment>,
@@ -38,10 +46,12 @@ impl Story {
     }
 
     /// Tells it: into the history, the metrics and the access log.
-    pub(crate) fn end(self, connection: &Connection, outcome: &Outcome) {
+    /// When it ended is returned.
+    pub(crate) fn end(self, connection: &Connection, outcome: &Outcome) -> Moment {
         let record = connection.record();
         let ended = Clock::now();
         let (up, down) = record.bytes();
+        let (route, endpoint) = record.way();
         let (reason, detail) = match outcome {
             Ok(reason) => (*reason, None),
             Err(fault) => (fault.reason, detail(fault)),
@@ -55,8 +65,8 @@ impl Story {
             ended,
             acquired_after: self.acquiring.map(|asked| self.acquired.unwrap_or(ended).since(asked)),
             answered_after: self.sent.zip(self.answered).map(|(sent, answered)| answered.since(sent)),
-            route: self.routed.then(|| record.route()).flatten(),
-            endpoint: self.acquired.and_then(|_| record.endpoint()),
+            route: route.filter(|_| self.routed),
+            endpoint: endpoint.filter(|_| self.acquired.is_some()),
             asked: self.asked,
             tag: self.tag.0,
             called: self.called,
@@ -67,6 +77,7 @@ impl Story {
             detail,
             notes: self.notes,
         });
+        ended
     }
 
     /// What both sides are told to call it by.
@@ -115,7 +126,7 @@ impl Tag {
     }
 
     pub(crate) fn digits(self) -> [u8; 16] {
-        std::array::from_fn(|at| b"0123456789abcdef"[(self.0 >> (60 - 4 * at)) as usize & 0xf])
+        hexadecimal(self.0)
     }
 }
 

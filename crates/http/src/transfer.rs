@@ -1,28 +1,19 @@
 //! One direction of one exchange: a head that waits to be sent, and the body behind it.
 
-use std::io;
-use std::num::NonZeroUsize;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tieline_transport::Io;
-use tieline_wire::http1::{
-    CHUNK_END, ChunkedDecoder, HttpError, LAST_CHUNK, Progress, encode_chunk_head, encode_last_chunk,
-};
+use tieline_transport::{Ferry, Io, Throttle};
+use tieline_wire::http1::{HttpError, LAST_CHUNK, Progress, encode_last_chunk};
 use tokio::io::AsyncWrite;
 
 use crate::buffer::{Buffer, SIZE};
 use crate::guard::Held;
+use crate::heads;
 use crate::mirror::Tap;
-
-/// How the sender frames the body.
-#[derive(Debug)]
-pub(crate) enum Source {
-    Nothing,
-    Length(u64),
-    Chunked(Box<ChunkedDecoder>),
-    UntilClose,
-}
+use crate::patience::Wait;
+use crate::source::Source;
 
 /// A body on its way, behind the bytes that go before it.
 #[derive(Debug)]
@@ -37,14 +28,29 @@ pub(crate) struct Transfer {
     /// Whether the receiver took something that the sender was not heard for.
     took: bool,
     done: bool,
-    /// How much may be kept that was sent, to be sent again.
-    hold: usize,
+    /// What the kernel moves by itself, behind all that waits here.
+    ferry: Ferry,
+    /// How much may be kept that was sent, to be sent again; `None`: it never is.
+    hold: Option<usize>,
     /// Some of what was sent is kept no more.
     lost: bool,
     /// How many bytes of body may still come.
     left: u64,
     /// What came of the body, where somebody else wants it too.
     tap: Option<Box<Tap>>,
+    /// How fast the body may go.
+    throttle: Option<Box<Throttle>>,
+    /// Whom it waits for.
+    waits: Wait,
+    /// How many bytes were taken from the sender, and how many the receiver took.
+    taken: u64,
+    given: u64,
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        heads::keep(std::mem::take(&mut self.pending));
+    }
 }
 
 /// Which end broke it.
@@ -60,25 +66,47 @@ pub(crate) enum Break {
     Receiver(io::Error),
 }
 
-/// A body's first bytes that are so few go out with the head, in one system call.
+/// A request's body whose first bytes are so few becomes one with the head, so that it can be sent again.
 const JOINED_MAX: usize = SIZE;
 
-/// So many steps before others get their turn.
-const STEPS_PER_TURN: u32 = 16;
+/// So few bytes behind a head are copied to it: to send two pieces as one costs more.
+pub(crate) const COPIED_MAX: usize = 1024;
+
+/// After so many bytes others get their turn.
+const BYTES_PER_TURN: usize = 256 * 1024;
+
+/// What is left of a body that is worth a pipe, in bytes.
+const FERRIED: u64 = 64 * 1024;
 
 impl Transfer {
     /// `head` first, then what `source` frames, as chunks or as it comes.
     pub(crate) fn new(head: Vec<u8>, source: Source, chunked: bool, trailers: bool) -> Self {
         let done = matches!(source, Source::Nothing | Source::Length(0));
-        let (took, hold, lost, left, tap) = (false, 0, false, u64::MAX, None);
-        Self { source, chunked, trailers, pending: head, sent: 0, took, done, hold, lost, left, tap }
+        Self {
+            source,
+            chunked,
+            trailers,
+            pending: head,
+            sent: 0,
+            took: false,
+            done,
+            ferry: Ferry::default(),
+            hold: None,
+            lost: false,
+            left: u64::MAX,
+            tap: None,
+            throttle: None,
+            waits: Wait::Sender,
+            taken: 0,
+            given: 0,
+        }
     }
 
     /// Takes what was read of the body before: it goes out behind the head.
     pub(crate) fn begin_with(&mut self, held: Held) {
         let Held { data, rest, trailers } = held;
         self.left = self.left.saturating_sub(data.len() as u64);
-        push(&mut self.pending, &data, self.chunked);
+        heads::push(&mut self.pending, &data, self.chunked);
         keep(&mut self.tap, &data);
         self.done = matches!(rest, Source::Nothing);
         if self.done && self.chunked {
@@ -97,6 +125,26 @@ impl Transfer {
         self.tap = Some(Box::default());
     }
 
+    /// Lets the body go so fast at most.
+    pub(crate) fn throttle(&mut self, throttle: Option<Throttle>) {
+        self.throttle = throttle.map(Box::new);
+    }
+
+    /// Whom it waits for, while it is pending.
+    pub(crate) fn waits(&self) -> Wait {
+        self.waits
+    }
+
+    /// How many bytes of body were read of the sender's connection, framing included, since it began.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// How many bytes the receiver's connection took since it began.
+    pub(crate) fn given(&self) -> u64 {
+        self.given
+    }
+
     /// The whole body that was kept, if it came to its end and is not too long.
     pub(crate) fn tapped(&self) -> Option<&[u8]> {
         self.tap.as_ref().filter(|_| self.done).and_then(|tap| tap.body())
@@ -104,12 +152,12 @@ impl Transfer {
 
     /// Whether everything was taken from the sender and handed to the receiver.
     pub(crate) fn is_over(&self) -> bool {
-        self.done && self.sent == self.pending.len()
+        self.done && self.sent == self.pending.len() && self.ferry.is_empty()
     }
 
     /// Keeps what was sent, as long as it is no more than `most` bytes.
     pub(crate) fn hold(&mut self, most: usize) {
-        self.hold = most;
+        self.hold = Some(most);
     }
 
     /// Begins anew, for another receiver; false if some of what was sent is lost.
@@ -133,8 +181,9 @@ impl Transfer {
         if !self.is_whole() {
             return None;
         }
-        let twin = Transfer::new(self.pending.clone(), Source::Nothing, self.chunked, self.trailers);
-        Some(Transfer { tap: self.tap.clone(), ..twin })
+        let mut twin = Transfer::new(self.pending.clone(), Source::Nothing, self.chunked, self.trailers);
+        twin.tap = self.tap.clone();
+        Some(twin)
     }
 
     /// Whether none of what was sent is lost: it can be sent again.
@@ -179,98 +228,199 @@ impl Transfer {
         moved: &mut impl FnMut(usize),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Break>> {
-        for _ in 0..STEPS_PER_TURN {
-            self.join(input)?;
-            ready!(self.flush(to, cx)).map_err(Break::Receiver)?;
+        let mut budget = BYTES_PER_TURN;
+        while budget > 0 {
+            let sent = match self.join(input, cx)? {
+                Poll::Ready(()) => self.send(input, to, cx),
+                Poll::Pending => Poll::Pending,
+            };
+            if sent.is_pending() {
+                input.rest();
+            }
+            ready!(sent).map_err(Break::Receiver)?;
             if self.done {
                 return Poll::Ready(Ok(()));
             }
-            if input.is_empty() {
-                match self.source {
-                    Source::Length(left) => input.expect(left),
-                    Source::UntilClose => input.expect(u64::MAX),
-                    Source::Nothing | Source::Chunked(_) => {}
-                }
-                let count = ready!(input.poll_fill(from, SIZE, cx)).map_err(Break::Sender)?;
-                if count == 0 {
-                    self.end()?;
-                    continue;
-                }
-                moved(count);
+            if !input.is_empty() {
+                // It had to wait for what went before.
+                continue;
             }
-            ready!(self.pass(input, to, cx))?;
+            self.waits = Wait::Sender;
+            let count = ready!(self.receive(from, input, to, cx)).map_err(Break::Sender)?;
+            if count == 0 {
+                self.end()?;
+                continue;
+            }
+            moved(count);
+            self.taken += count as u64;
+            budget = budget.saturating_sub(count);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Adds what is there of the body to what waits to be sent, where that saves a system call.
-    fn join(&mut self, input: &mut Buffer) -> Result<(), Break> {
-        let waits = self.sent == 0 && !self.pending.is_empty();
-        if !waits || self.done || input.is_empty() || input.bytes().len() > JOINED_MAX {
-            return Ok(());
+    /// Adds what is there of the body to what waits to be sent: where it is framed anew, kept, or little. The
+    /// first of it goes out with the head; a request's is kept with it, so that both can be sent again.
+    /// Pending while nothing else waits and the body may not go yet.
+    fn join(&mut self, input: &mut Buffer, cx: &mut Context<'_>) -> Result<Poll<()>, Break> {
+        if self.done || input.is_empty() {
+            return Ok(Poll::Ready(()));
         }
-        if self.pending.len() > SIZE {
-            return Ok(());
+        let framed = self.passing() == 0;
+        let waiting = self.pending.len() - self.sent;
+        let begins = self.sent == 0 && waiting <= SIZE && input.bytes().len() <= JOINED_MAX;
+        let little = input.bytes().len() <= COPIED_MAX;
+        let joins = if waiting == 0 { framed } else { begins && (framed || little || self.hold.is_some()) };
+        if !joins {
+            return Ok(Poll::Ready(()));
         }
-        match &mut self.source {
-            Source::Length(left) if !self.chunked => {
-                let count = clamp(*left, input.bytes().len());
-                self.pending.extend_from_slice(&input.bytes()[..count]);
-                keep(&mut self.tap, &input.bytes()[..count]);
-                input.consume(count);
-                *left -= count as u64;
-                self.done = *left == 0;
-                Ok(())
+        let has = input.bytes().len();
+        let granted = self.grant(has, cx);
+        self.take(input, granted)?;
+        let left = if self.done { granted } else { has - input.bytes().len() };
+        self.went(left);
+        Ok(if granted == 0 && waiting == 0 { Poll::Pending } else { Poll::Ready(()) })
+    }
+
+    /// How many of `wanted` bytes of body may go now; none if that is too early.
+    fn grant(&mut self, wanted: usize, cx: &mut Context<'_>) -> usize {
+        let Some(throttle) = self.throttle.as_mut().filter(|_| wanted > 0) else { return wanted };
+        match throttle.poll_grant(wanted, cx) {
+            Poll::Ready(granted) => granted,
+            Poll::Pending => {
+                self.waits = Wait::Throttle;
+                0
             }
-            _ => self.take(input),
         }
     }
 
-    fn flush(&mut self, to: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.pending.len() {
-            self.sent += ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.sent..]))?;
-            self.took = true;
+    /// So many of them went.
+    fn went(&mut self, count: usize) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.went(count);
         }
-        if !self.done && self.pending.len() > self.hold {
-            self.pending.clear();
-            (self.sent, self.hold, self.lost) = (0, 0, true);
+    }
+
+    /// How many bytes of body go on as they come from now on, neither framed anew nor kept.
+    fn passing(&self) -> u64 {
+        match &self.source {
+            _ if self.chunked || self.hold.is_some_and(|most| most > 0) => 0,
+            Source::Length(left) => *left,
+            Source::UntilClose => u64::MAX,
+            Source::Nothing | Source::Chunked(_) => 0,
+        }
+    }
+
+    /// Sends all that is here: what waits, and with it what `input` has of a body that goes on as it comes.
+    fn send(&mut self, input: &mut Buffer, to: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let has = clamp(self.passing(), input.bytes().len());
+            let granted = self.grant(has, cx);
+            let (waiting, body) = (&self.pending[self.sent..], &input.bytes()[..granted]);
+            let to = Pin::new(&mut *to);
+            let written = match (waiting, body) {
+                ([], []) if has > 0 => return Poll::Pending,
+                ([], []) => break,
+                (only, []) | ([], only) => to.poll_write(cx, only),
+                _ => to.poll_write_vectored(cx, &[IoSlice::new(waiting), IoSlice::new(body)]),
+            };
+            let Poll::Ready(written) = written else {
+                self.waits = Wait::Receiver;
+                return Poll::Pending;
+            };
+            let (count, waited) = (written?, waiting.len());
+            self.sent += count.min(waited);
+            self.gave(count);
+            if count > waited {
+                keep(&mut self.tap, &body[..count - waited]);
+                input.consume(count - waited);
+                self.went(count - waited);
+                self.passed(count - waited);
+            }
+        }
+        while !self.ferry.is_empty() {
+            let Poll::Ready(count) = self.ferry.poll_unload(to, cx) else {
+                self.waits = Wait::Receiver;
+                return Poll::Pending;
+            };
+            self.gave(count?);
+        }
+        if !self.done && self.pending.len() > self.hold.unwrap_or(0) {
+            self.forget();
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Hands on what `input` has of the body: as it is, without a copy, or framed anew.
-    fn pass(&mut self, input: &mut Buffer, to: &mut Io, cx: &mut Context<'_>) -> Poll<Result<(), Break>> {
-        let left = match &self.source {
-            Source::Length(left) if !self.chunked => *left,
-            Source::UntilClose if !self.chunked => u64::MAX,
-            _ => return Poll::Ready(self.take(input)),
-        };
-        if self.hold > 0 {
-            // What does not fit is sent all the same, and lost with the next flush.
-            return Poll::Ready(self.take(input));
-        }
-        let bytes = &input.bytes()[..clamp(left, input.bytes().len())];
-        let count = ready!(Pin::new(to).poll_write(cx, bytes)).map_err(Break::Receiver)?;
-        keep(&mut self.tap, &bytes[..count]);
-        input.consume(count);
+    /// The receiver took so many bytes.
+    fn gave(&mut self, count: usize) {
         self.took = true;
+        self.given += count as u64;
+    }
+
+    /// So many bytes of body have gone on as they came.
+    fn passed(&mut self, count: usize) {
+        self.lost = true;
         if let Source::Length(left) = &mut self.source {
             *left -= count as u64;
             self.done = *left == 0;
         }
-        Poll::Ready(Ok(()))
     }
 
-    /// Takes what `input` has of the body into what waits to be sent, framed for the receiver.
-    fn take(&mut self, input: &mut Buffer) -> Result<(), Break> {
+    /// Keeps nothing of what was sent, from now on.
+    fn forget(&mut self) {
+        self.hold = self.hold.map(|_| 0);
+        (self.sent, self.lost) = (0, true);
+        if self.passing() > 0 {
+            // Nothing will wait here again.
+            self.pending = Vec::new();
+        } else {
+            self.pending.clear();
+        }
+    }
+
+    /// Takes more of the body, by the cheaper way: 0 at the sender's end. All that was taken before has gone.
+    fn receive(
+        &mut self,
+        from: &mut Io,
+        input: &mut Buffer,
+        to: &Io,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let left = self.passing();
+        let alone = self.tap.is_none() && self.throttle.is_none();
+        if left >= FERRIED && alone && Ferry::joins(from, to) {
+            input.rest();
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            if let Some(loaded) = ready!(self.ferry.poll_load(from, most, cx)) {
+                return Poll::Ready(loaded.inspect(|count| self.passed(*count)));
+            }
+        }
+        match self.source {
+            // Who may not send it on at once needs no more room for it.
+            _ if self.throttle.is_some() => {}
+            Source::Length(left) => input.expect(left),
+            Source::UntilClose => input.expect(u64::MAX),
+            Source::Nothing | Source::Chunked(_) => {}
+        }
+        let polled = input.poll_fill(from, SIZE, cx);
+        if polled.is_pending() && self.pending.is_empty() {
+            // Whoever is at rest owns nothing.
+            self.pending = Vec::new();
+        }
+        polled
+    }
+
+    /// Takes `most` bytes at most of what `input` has of the body into what waits to be sent, framed for the
+    /// receiver.
+    fn take(&mut self, input: &mut Buffer, most: usize) -> Result<(), Break> {
+        let mut most = most.min(input.bytes().len());
         match &mut self.source {
             Source::Nothing => self.done = true,
             Source::Length(left) => {
-                let count = clamp(*left, input.bytes().len());
+                let count = clamp(*left, most);
                 *left -= count as u64;
                 self.done = *left == 0;
-                push(&mut self.pending, &input.bytes()[..count], self.chunked);
+                heads::push(&mut self.pending, &input.bytes()[..count], self.chunked);
                 keep(&mut self.tap, &input.bytes()[..count]);
                 input.consume(count);
                 if self.done {
@@ -278,17 +428,19 @@ impl Transfer {
                 }
             }
             Source::UntilClose => {
-                push(&mut self.pending, input.bytes(), self.chunked);
-                input.consume(usize::MAX);
+                heads::push(&mut self.pending, &input.bytes()[..most], self.chunked);
+                input.consume(most);
             }
             Source::Chunked(decoder) => {
-                while !input.is_empty() {
-                    let chunk = decoder.decode(input.bytes()).map_err(Break::Framing)?;
-                    let length = chunk.data.len() as u64;
-                    self.left = self.left.checked_sub(length).ok_or(Break::TooLarge)?;
-                    push(&mut self.pending, &input.bytes()[chunk.data.clone()], self.chunked);
-                    keep(&mut self.tap, &input.bytes()[chunk.data.clone()]);
+                while most > 0 {
+                    let bytes = &input.bytes()[..most];
+                    let chunk = decoder.decode(bytes).map_err(Break::Framing)?;
+                    let data = &bytes[chunk.data];
+                    self.left = self.left.checked_sub(data.len() as u64).ok_or(Break::TooLarge)?;
+                    heads::push(&mut self.pending, data, self.chunked);
+                    keep(&mut self.tap, data);
                     input.consume(chunk.consumed);
+                    most -= chunk.consumed;
                     if chunk.progress == Progress::Done {
                         self.done = true;
                         self.finish();
@@ -325,17 +477,6 @@ impl Transfer {
 fn keep(tap: &mut Option<Box<Tap>>, piece: &[u8]) {
     if let Some(tap) = tap {
         tap.take(piece);
-    }
-}
-
-fn push(pending: &mut Vec<u8>, data: &[u8], chunked: bool) {
-    let Some(length) = NonZeroUsize::new(data.len()) else { return };
-    if chunked {
-        encode_chunk_head(length, pending);
-    }
-    pending.extend_from_slice(data);
-    if chunked {
-        pending.extend_from_slice(CHUNK_END);
     }
 }
 

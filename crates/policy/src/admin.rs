@@ -15,6 +15,11 @@ pub enum AdminSubject {
         /// The token was right.
         proved: bool,
     },
+    /// Somebody who proved who they are to a listener that has a console.
+    User {
+        /// The config names them among those who may give orders there.
+        named: bool,
+    },
 }
 
 /// Proof that an operator may act. Position (loopback, a tunnel) never makes one.
@@ -22,7 +27,8 @@ pub enum AdminSubject {
 pub struct AdminPermit(());
 
 impl AdminPermit {
-    /// Decides about `subject`: root, the server's own user, or whoever holds the token.
+    /// Decides about `subject`: root, the server's own user, whoever holds the token, or whom the config
+    /// names for a console.
     ///
     /// # Errors
     /// [`NotAdmin`] for everybody else.
@@ -30,6 +36,7 @@ impl AdminPermit {
         let allowed = match subject {
             AdminSubject::Peer { uid, ours } => uid == 0 || uid == ours,
             AdminSubject::Bearer { proved } => proved,
+            AdminSubject::User { named } => named,
         };
         if allowed { Ok(Self(())) } else { Err(NotAdmin) }
     }
@@ -52,5 +59,7 @@ mod tests {
         assert!(!may(AdminSubject::Peer { uid: 1_001, ours: 1_000 }));
         assert!(may(AdminSubject::Bearer { proved: true }));
         assert!(!may(AdminSubject::Bearer { proved: false }));
+        assert!(may(AdminSubject::User { named: true }));
+        assert!(!may(AdminSubject::User { named: false }));
     }
 }

@@ -15,7 +15,7 @@ use tieline_base::ClientAddr;
 
 pub use admin::{AdminPermit, AdminSubject, NotAdmin};
 pub use networks::Networks;
-pub use tieline_base::Identity;
+pub use tieline_base::{Identity, Proved};
 
 /// What a decision is made about.
 #[derive(Clone, Copy, Debug)]
@@ -41,17 +41,32 @@ pub enum Access {
 pub struct Allow {
     /// Sources that may connect. A client on a unix socket has no source address and matches none.
     pub from: Option<Networks>,
-    /// The names of those who may, groups resolved to their members. Who proved nothing matches none.
-    pub identity: Option<HashSet<Box<str>>>,
+    /// Those who may. Who proved nothing matches none.
+    pub identity: Option<Names>,
+}
+
+/// Those who may, by their names and their groups.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Names {
+    /// The names, among them those of all members of `groups` that are known beforehand.
+    pub names: HashSet<Box<str>>,
+    /// Groups that someone may have been proved to belong to.
+    pub groups: HashSet<Box<str>>,
+}
+
+impl Names {
+    fn hold(&self, identity: &Identity) -> bool {
+        let belongs = |proved: &Proved| proved.groups.iter().any(|group| self.groups.contains(group));
+        identity.proved().is_some_and(|proved| self.names.contains(&proved.name) || belongs(proved))
+    }
 }
 
 impl Allow {
     fn lets_in(&self, subject: &Subject<'_>) -> bool {
         let from = |from: &Networks| subject.client.ip().is_some_and(|ip| from.contains(ip));
-        let named = |names: &HashSet<Box<str>>| subject.identity.name().is_some_and(|it| names.contains(it));
         (self.from.is_some() || self.identity.is_some())
             && self.from.as_ref().is_none_or(from)
-            && self.identity.as_ref().is_none_or(named)
+            && self.identity.as_ref().is_none_or(|names| names.hold(subject.identity))
     }
 }
 
@@ -151,11 +166,33 @@ mod tests {
 
     fn proved(name: &str) -> Identity {
         let (name, by) = (name.into(), "a certificate".into());
-        Identity::Proved(Arc::new(tieline_base::Proved { name, by, certificates: Vec::new() }))
+        Identity::Proved(Arc::new(Proved { name, by, groups: Vec::new(), certificates: Vec::new() }))
     }
 
-    fn names(names: &[&str]) -> Option<HashSet<Box<str>>> {
-        Some(names.iter().map(|&name| name.into()).collect())
+    fn names(names: &[&str]) -> Option<Names> {
+        let names = names.iter().map(|&name| name.into()).collect();
+        Some(Names { names, groups: HashSet::new() })
+    }
+
+    #[test]
+    fn who_is_proved_to_belong_to_a_group_is_let_in_by_it() {
+        let names = Names { names: HashSet::new(), groups: ["support".into()].into() };
+        let access = Access::Policy(Allow { from: None, identity: Some(names) });
+        let of = |groups: &[&str]| {
+            let groups = groups.iter().map(|&group| group.into()).collect();
+            let (name, by) = ("support".into(), "a token".into());
+            Identity::Proved(Arc::new(Proved { name, by, groups, certificates: Vec::new() }))
+        };
+        let local = client("127.0.0.1:1");
+        for (groups, allowed) in [
+            (&["support"][..], true),
+            (&["field", "support"], true),
+            (&["Support"], false),
+            // A name is no group.
+            (&[], false),
+        ] {
+            assert_eq!(decide_about(access.clone(), local, &of(groups)).is_ok(), allowed, "{groups:?}");
+        }
     }
 
     fn from(networks: &[&str]) -> Access {

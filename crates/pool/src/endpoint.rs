@@ -1,23 +1,28 @@
 //! One dialable member of an upstream, and all that is known about it.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tieline_base::{Address, EndpointAddr, Moment};
+use tieline_transport::{DialOptions, FarSites};
 
 use crate::balance::{Candidate, Standing, stable_key};
 use crate::breaker::{Breaker, BreakerSettings, Change};
 use crate::ewma::PeakEwma;
+use crate::habit::Habit;
 use crate::health::{Health, Thresholds, Verdict};
 use crate::idle::Shelf;
 use crate::outlier::{Census, Failure, Outlier, OutlierSettings};
+use crate::purpose::Fit;
+use crate::said::Said;
 use crate::settings::EndpointSettings;
 use crate::slow_start;
 use crate::state::EndpointId;
 use crate::status::EndpointStatus;
 use crate::tally::Tally;
+use crate::trunk::Trunk;
 
 /// One dialable member of an upstream. Workers read and count without locks; it outlives its place in the
 /// config for as long as a lease of it is out.
@@ -26,6 +31,8 @@ pub struct Endpoint {
     pub(crate) id: EndpointId,
     configured: Address,
     addresses: Box<[EndpointAddr]>,
+    /// Who reaches it, if an agent offers it.
+    far: Option<FarSites>,
     label: Arc<str>,
     key: u64,
     pub(crate) tally: Tally,
@@ -41,6 +48,8 @@ pub struct Endpoint {
     failures: AtomicU64,
     drained: AtomicBool,
     leaving: AtomicBool,
+    /// What it is fit for, as [`Fit`] has it.
+    pub(crate) fit: AtomicU8,
     /// By TLS it agreed to connections that carry one lease at a time.
     no_trunks: AtomicBool,
     unhealthy: AtomicBool,
@@ -50,17 +59,29 @@ pub struct Endpoint {
     shut_until: AtomicU64,
     warm_since: AtomicU64,
     standing_since: AtomicU64,
-    /// For how long it leaves an idle connection open, in nanoseconds, as far as is known.
-    idle_allowed: AtomicU64,
+    /// For how long it leaves an idle connection open.
+    pub(crate) habit: Habit,
     /// A lease failed since one last went well, so that the good ones need not lock to find out.
     has_failures: AtomicBool,
     // Held for a few instructions, after a failure or the first success behind one; never over an await.
     #[allow(clippy::disallowed_types)]
     trouble: std::sync::Mutex<Trouble>,
+    /// What its protocol says of it, for those who look.
+    #[allow(clippy::disallowed_types)]
+    pub(crate) said: std::sync::Mutex<Said>,
+    /// What of its trunks is still open, for those who look: each is on the list of its worker.
+    #[allow(clippy::disallowed_types)]
+    trunks: std::sync::Mutex<Vec<Weak<dyn Trunk>>>,
 }
 
-/// The shortest idle time that is taken for an endpoint's habit.
-const IDLE_HABIT_MIN: Duration = Duration::from_millis(250);
+/// Connections that carry many leases at once, at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TrunkCounts {
+    /// Those that are open.
+    pub open: usize,
+    /// The leases that they carry.
+    pub carried: usize,
+}
 
 #[derive(Debug, Default)]
 struct Trouble {
@@ -74,6 +95,7 @@ struct Trouble {
 pub(crate) struct Birth {
     pub(crate) id: EndpointId,
     pub(crate) addresses: Box<[EndpointAddr]>,
+    pub(crate) far: Option<FarSites>,
     /// Whether it warms up; the first ones of an upstream need not, since all are equally cold.
     pub(crate) slowly: bool,
     pub(crate) now: Moment,
@@ -88,6 +110,7 @@ impl Endpoint {
             configured: settings.address.clone(),
             key: stable_key(&label),
             addresses: birth.addresses,
+            far: birth.far,
             label,
             tally: Tally::default(),
             shelf: Shelf::new(),
@@ -100,15 +123,18 @@ impl Endpoint {
             failures: AtomicU64::new(0),
             drained: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            fit: AtomicU8::new(Fit::ALL.bits()),
             no_trunks: AtomicBool::new(false),
             unhealthy: AtomicBool::new(false),
             ejected_until: AtomicU64::new(0),
             shut_until: AtomicU64::new(0),
             warm_since: AtomicU64::new(warm_since),
             standing_since: AtomicU64::new(birth.now.0),
-            idle_allowed: AtomicU64::new(u64::MAX),
+            habit: Habit::default(),
             has_failures: AtomicBool::new(false),
             trouble: Default::default(),
+            said: Default::default(),
+            trunks: Default::default(),
         };
         endpoint.obey(settings);
         endpoint
@@ -140,17 +166,23 @@ impl Endpoint {
     }
 
     /// The name, or the IP address, that its certificate must bear.
-    pub(crate) fn host(&self) -> String {
+    pub fn host(&self) -> String {
         match &self.configured {
             Address::Name { host, .. } => host.to_string(),
             Address::Socket(socket) => socket.ip().to_string(),
             Address::Unix(_) => "localhost".to_owned(),
+            Address::Agent(far) => far.service.clone(),
         }
     }
 
     /// Where it is dialed, in the order of dialing; an IPv6 and an IPv4 address may be one endpoint.
     pub fn addresses(&self) -> &[EndpointAddr] {
         &self.addresses
+    }
+
+    /// What its addresses are dialed with, beside the leases.
+    pub fn dial_options(&self) -> DialOptions {
+        DialOptions { far: self.far.clone(), ..DialOptions::default() }
     }
 
     /// Whether people may mean it by `text`: its configured address, its label or one of its addresses.
@@ -160,26 +192,9 @@ impl Endpoint {
             || self.addresses.iter().any(|address| address.to_string() == text)
     }
 
-    /// It says, or has shown, that it closes a connection that was idle for so long.
+    /// It says that it closes a connection that was idle for so long: its last word counts.
     pub fn allows_idle(&self, at_most: Duration) {
-        let ns = u64::try_from(at_most.as_nanos()).unwrap_or(u64::MAX);
-        if ns < self.idle_allowed.load(Ordering::Relaxed) {
-            self.idle_allowed.store(ns, Ordering::Relaxed);
-        }
-    }
-
-    /// For how long it leaves an idle connection open; `None` if that is not known.
-    pub(crate) fn idle_allowed(&self) -> Option<Duration> {
-        let ns = self.idle_allowed.load(Ordering::Relaxed);
-        (ns != u64::MAX).then(|| Duration::from_nanos(ns))
-    }
-
-    /// A connection that was found closed had been idle for so long. One that was closed at once tells of a
-    /// restart, not of a habit.
-    pub(crate) fn closed_idle(&self, after: Duration) {
-        if after >= IDLE_HABIT_MIN {
-            self.allows_idle(after);
-        }
+        self.habit.says(at_most);
     }
 
     /// Leases out.
@@ -221,6 +236,25 @@ impl Endpoint {
         }
     }
 
+    /// Notes a trunk that was made to it.
+    pub(crate) fn has_trunk(&self, trunk: &Arc<dyn Trunk>) {
+        let mut trunks = self.trunks.lock().unwrap_or_else(PoisonError::into_inner);
+        trunks.retain(|trunk| trunk.strong_count() > 0);
+        trunks.push(Arc::downgrade(trunk));
+    }
+
+    fn trunks(&self) -> TrunkCounts {
+        let mut counts = TrunkCounts::default();
+        let trunks = self.trunks.lock().unwrap_or_else(PoisonError::into_inner);
+        for trunk in trunks.iter().filter_map(Weak::upgrade) {
+            let carried = trunk.carried();
+            counts.carried += carried;
+            // One that is over is open as long as it carries something.
+            counts.open += usize::from(carried > 0 || !trunk.is_over());
+        }
+        counts
+    }
+
     /// All that is known about it at `now`.
     pub fn status(&self, now: Moment) -> EndpointStatus {
         // Coming back from a rest is nobody's act, so it is read from the clock.
@@ -233,12 +267,14 @@ impl Endpoint {
             leaving: self.is_leaving(),
             in_flight: self.in_flight(),
             idle: self.shelf.len(),
+            trunks: self.trunks(),
             connects: self.connects.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             latency: self.latency(now),
             weight: self.weight.load(Ordering::Relaxed),
             tier: self.tier.load(Ordering::Relaxed),
             cap: NonZeroU32::new(self.cap.load(Ordering::Relaxed)),
+            said: self.said(),
             last_error: self.trouble().last_error.clone().map(Into::into),
         }
     }
@@ -274,6 +310,10 @@ impl Endpoint {
 
     pub(crate) fn cap(&self) -> u32 {
         NonZeroU32::new(self.cap.load(Ordering::Relaxed)).map_or(u32::MAX, NonZeroU32::get)
+    }
+
+    pub(crate) fn tier(&self) -> u8 {
+        self.tier.load(Ordering::Relaxed)
     }
 
     pub(crate) fn ejected_until(&self) -> Moment {
@@ -343,7 +383,7 @@ impl Endpoint {
     /// It did what it is there for, and this is how long its first byte took.
     pub(crate) fn served(&self, after: Duration, now: Moment) {
         self.took(after, now);
-        if self.has_failures.swap(false, Ordering::Relaxed) {
+        if self.has_failures.load(Ordering::Relaxed) && self.has_failures.swap(false, Ordering::Relaxed) {
             self.trouble().outlier.served();
         }
     }
@@ -438,6 +478,7 @@ fn label(configured: &Address, addresses: &[EndpointAddr]) -> Arc<str> {
     let ip = |address: &EndpointAddr| match address {
         EndpointAddr::Socket(socket) => socket.ip().to_string(),
         EndpointAddr::Unix(path) => path.display().to_string(),
+        EndpointAddr::Agent(far) => far.to_string(),
     };
     let ips: Vec<String> = addresses.iter().map(ip).collect();
     format!("{configured}@{}", ips.join("+")).into()

@@ -61,6 +61,9 @@ impl PeakEwma {
     }
 
     fn decay(self, now: Moment) -> f32 {
+        if self.tick == tick(now) {
+            return 1.0;
+        }
         (-self.age(now).as_secs_f32() / HALF_LIFE.as_secs_f32()).exp2()
     }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tieline_base::{Address, Clock};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::demand::BUCKET;
 use crate::settings::{DnsSettings, HealthSettings};
 use crate::state::EndpointId;
 use crate::upstream::Upstream;
@@ -34,6 +35,8 @@ impl Upstream {
         let mut stop = std::pin::pin!(stop);
         let mut changes = self.changes();
         let mut duties = Duties::default();
+        let mut buckets = interval(BUCKET);
+        buckets.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             changes.mark_unchanged();
             duties.become_those_of(&self);
@@ -43,6 +46,7 @@ impl Upstream {
                 Ok(()) = changes.changed() => {}
                 () = self.ejected.notified() => {}
                 () = until_next_return(&self) => self.refresh(),
+                _ = buckets.tick() => self.gate().with(|ledger| ledger.state.turn_demand()),
                 Some(ended) = duties.running.join_next() => {
                     if ended.is_err_and(|error| error.is_panic()) {
                         let upstream = self.name();

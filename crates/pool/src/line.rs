@@ -1,20 +1,23 @@
-//! Who waits for a place: the more important first, the oldest of the equally important, and the oldest of
-//! all now and then, so that nobody waits for ever.
-
-use std::collections::VecDeque;
+//! Who waits for a place: the more important first, of the equally important whoever holds least, the oldest
+//! of theirs, and the oldest of all now and then, so that nobody waits for ever.
 
 use tieline_base::Priority;
 
+use crate::class::{Class, May};
+use crate::purpose::Purpose;
+use crate::share::Shares;
 use crate::state::Ticket;
 
 /// After so many turns of others the oldest of all has its own.
 const PASSED_OVER_MAX: u32 = 15;
 
-/// Who waits, by importance and age.
+/// Who waits, by importance, by what they hold, and by age.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    /// By [`Priority`], each in order of its tickets.
-    classes: [VecDeque<Ticket>; Priority::ALL.len()],
+    /// By [`Priority`].
+    classes: [Class; Priority::ALL.len()],
+    /// By [`Purpose`], how many wait.
+    by_purpose: [usize; Purpose::COUNT],
     /// How many have had their turn since the oldest of all had one.
     passed_over: u32,
 }
@@ -22,49 +25,77 @@ pub(crate) struct Line {
 impl Line {
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.classes.iter().map(VecDeque::len).sum()
+        self.by_purpose.iter().sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.classes.iter().all(VecDeque::is_empty)
+        self.len() == 0
+    }
+
+    /// Whether somebody waits for this purpose.
+    pub(crate) fn has(&self, purpose: Purpose) -> bool {
+        self.by_purpose[purpose.number()] > 0
     }
 
     /// Lines `ticket` up, which is the newest; says how many are before it.
+    #[cfg(test)]
     pub(crate) fn push(&mut self, ticket: Ticket) -> usize {
-        let class = ticket.priority() as usize;
-        let ahead = self.classes[..=class].iter().map(VecDeque::len).sum();
-        self.classes[class].push_back(ticket);
+        let ahead = self.ahead_of(ticket);
+        self.put_back(ticket);
         ahead
     }
 
-    /// Lines `ticket` up where it stood.
-    pub(crate) fn put_back(&mut self, ticket: Ticket) {
-        let class = &mut self.classes[ticket.priority() as usize];
-        let index = class.partition_point(|other| *other < ticket);
-        class.insert(index, ticket);
+    /// How many are no less important than `ticket`, and older.
+    pub(crate) fn ahead_of(&self, ticket: Ticket) -> usize {
+        let class = ticket.priority() as usize;
+        let more: usize = self.classes[..class].iter().map(Class::len).sum();
+        more + self.classes[class].older_than(ticket)
     }
 
-    /// Whose turn it is.
-    pub(crate) fn pop(&mut self) -> Option<Ticket> {
-        let first = self.classes.iter().position(|class| !class.is_empty())?;
-        let oldest = (first..self.classes.len())
-            .filter(|class| !self.classes[*class].is_empty())
-            .min_by_key(|class| self.classes[*class].front())?;
-        let class = if self.passed_over >= PASSED_OVER_MAX { oldest } else { first };
-        self.passed_over = if class == oldest { 0 } else { self.passed_over + 1 };
-        self.classes[class].pop_front()
+    /// Lines `ticket` up where it stood, or stands if it is new.
+    pub(crate) fn put_back(&mut self, ticket: Ticket) {
+        self.classes[ticket.priority() as usize].insert(ticket);
+        self.by_purpose[ticket.purpose().number()] += 1;
+    }
+
+    /// Whose turn it is, of those whose purpose `may` be served now, where so many places are free.
+    pub(crate) fn pop(&mut self, may: May, held: &Shares, free: u32) -> Option<Ticket> {
+        if !may.iter().zip(self.by_purpose).any(|(may, waiting)| *may && waiting > 0) {
+            return None;
+        }
+        if let Some(ticket) = self.pop_only(may, held, free) {
+            return Some(ticket);
+        }
+        let next = self.classes.iter().find_map(|class| class.next(may, held, free))?;
+        let oldest = self.classes.iter().filter_map(|class| class.oldest(may, held, free)).min()?;
+        let ticket = if self.passed_over >= PASSED_OVER_MAX { oldest } else { next };
+        self.passed_over = if ticket == oldest { 0 } else { self.passed_over + 1 };
+        self.remove(ticket).then_some(ticket)
+    }
+
+    /// The same where all who wait are one user's and equally important, and the first of them may be served:
+    /// nobody has to be weighed then.
+    fn pop_only(&mut self, may: May, held: &Shares, free: u32) -> Option<Ticket> {
+        let waiting = self.len();
+        let class = self.classes.iter_mut().find(|class| class.len() > 0)?;
+        let ticket = (class.len() == waiting).then(|| class.pop_only(may, held, free))??;
+        self.by_purpose[ticket.purpose().number()] -= 1;
+        self.passed_over = 0;
+        Some(ticket)
     }
 
     /// Takes `ticket` out; false if it does not wait.
     pub(crate) fn remove(&mut self, ticket: Ticket) -> bool {
-        let class = &mut self.classes[ticket.priority() as usize];
-        class.binary_search(&ticket).is_ok_and(|index| class.remove(index).is_some())
+        let removed = self.classes[ticket.priority() as usize].remove(ticket);
+        self.by_purpose[ticket.purpose().number()] -= usize::from(removed);
+        removed
     }
 
     /// Sends away the newest of the least important, if it is less important than `priority`.
     pub(crate) fn displace(&mut self, priority: Priority) -> Option<Ticket> {
-        let least = self.classes.iter_mut().skip(priority as usize + 1).rev().find(|class| !class.is_empty());
-        least?.pop_back()
+        let least = self.classes.iter().skip(priority as usize + 1).rev().find(|class| class.len() > 0);
+        let displaced = least?.newest()?;
+        self.remove(displaced).then_some(displaced)
     }
 }
 
@@ -72,6 +103,8 @@ impl Line {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const ANY: [bool; Purpose::COUNT] = [true; Purpose::COUNT];
 
     fn ticket(sequence: u64, priority: Priority) -> Ticket {
         Ticket::new(sequence, priority)
@@ -85,7 +118,14 @@ mod tests {
         assert_eq!([line.push(low), line.push(normal), line.push(critical)], [0, 0, 0]);
         assert_eq!(line.displace(Priority::Low), None);
         assert_eq!(line.displace(Priority::High), Some(low));
-        assert_eq!((line.pop(), line.pop(), line.pop()), (Some(critical), Some(normal), None));
+        assert_eq!(
+            (
+                line.pop(ANY, &Shares::default(), 1),
+                line.pop(ANY, &Shares::default(), 1),
+                line.pop(ANY, &Shares::default(), 1)
+            ),
+            (Some(critical), Some(normal), None)
+        );
     }
 
     proptest! {
@@ -103,7 +143,7 @@ mod tests {
                     let ahead = waiting.iter().filter(|other| other.priority() <= new.priority()).count();
                     prop_assert_eq!(line.push(new), ahead);
                     waiting.push(new);
-                } else if let Some(next) = line.pop() {
+                } else if let Some(next) = line.pop(ANY, &Shares::default(), 1) {
                     let first = waiting.iter().find(|other| other.priority() == next.priority());
                     prop_assert_eq!(first, Some(&next), "the oldest of its class");
                     turns = if waiting.first() == oldest.as_ref() { turns + 1 } else { 1 };

@@ -14,6 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::gradient::Gradient;
 use crate::hedge::Hedging;
 use crate::outlier::Failure;
+use crate::purpose::Purpose;
 use crate::settings::Settings;
 use crate::shed::Shedder;
 use crate::state::EndpointId;
@@ -83,6 +84,9 @@ impl Tried {
     }
 
     pub(crate) fn ids(&self) -> Vec<EndpointId> {
+        if self.count == 0 {
+            return Vec::new();
+        }
         // Ids begin at 1.
         self.ids.iter().filter(|id| **id != 0).map(|id| EndpointId(*id)).collect()
     }
@@ -248,7 +252,7 @@ impl Upstream {
 
     /// Whether what failed at `tried` may be sent to another endpoint now. Pays for it.
     pub fn grants_retry(&self, tried: &Tried, now: Moment) -> bool {
-        let other = self.roster().hopeful(now, &tried.ids()) > 0;
+        let other = self.roster().hopeful(now, Purpose::USUAL, &tried.ids()) > 0;
         other && self.pays_retry(now)
     }
 
@@ -268,7 +272,7 @@ impl Upstream {
 
     /// Whether another endpoint than those in `tried` may be asked too, now. Pays for it.
     pub fn grants_hedge(&self, tried: &Tried, now: Moment) -> bool {
-        let other = self.roster().hopeful(now, &tried.ids()) > 0;
+        let other = self.roster().hopeful(now, Purpose::USUAL, &tried.ids()) > 0;
         let granted = other
             && self.is_calm(now)
             && self.load.hedging.get().is_some_and(Hedging::spend)

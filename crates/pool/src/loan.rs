@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::Moment;
+use tieline_base::{Clock, Moment};
 use tieline_transport::Io;
 
 use crate::endpoint::Endpoint;
 use crate::idle::Making;
 use crate::load::penalty;
 use crate::outlier::Failure;
+use crate::place::Place;
+use crate::share::Share;
 use crate::upstream::Upstream;
 
 /// The place that a leased connection takes. Dropping it gives the place back at once, to the oldest that
@@ -20,9 +22,26 @@ pub struct Loan {
     pub(crate) upstream: Arc<Upstream>,
     /// Gone once its place was given back.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Whom it counts for.
+    share: Share,
 }
 
 impl Loan {
+    /// A loan of `endpoint`, which counts it already.
+    pub(crate) fn at(upstream: &Arc<Upstream>, endpoint: Arc<Endpoint>, share: Share) -> Self {
+        Self { upstream: Arc::clone(upstream), endpoint: Some(endpoint), share }
+    }
+
+    /// Gives up the endpoint, and keeps the place under the upstream's own cap.
+    pub(crate) fn back_to(mut self, place: &mut Place) {
+        if let Some(ticket) = place.ticket
+            && let Some(endpoint) = self.endpoint.take()
+        {
+            place.spent = false;
+            self.upstream.gate().with(|ledger| ledger.unclaim(ticket, &endpoint));
+        }
+    }
+
     /// The endpoint's first byte came `now`, to what was sent to it at `asked_at`, or to the connecting where
     /// the server speaks first. The time between is the latency that balancing goes by, and the byte the
     /// proof that the endpoint serves.
@@ -53,16 +72,32 @@ impl Loan {
         Exemption(Some(Arc::clone(&self.upstream)))
     }
 
+    /// Whether others wait for a place at its upstream.
+    pub fn others_wait(&self) -> bool {
+        let gate = self.upstream.gate();
+        gate.is_governed() && gate.with(|ledger| ledger.state.waiting()) > 0
+    }
+
     /// The endpoint.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.endpoint.as_ref().expect("only who gives it back takes it out, and keeps nothing of it")
     }
 
+    /// The upstream.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
     /// Gives the place back, and keeps `io` for a later lease. Only for a connection on which everything
     /// asked was answered and nothing else came.
-    pub fn park(mut self, io: Io, making: Making) {
+    pub fn park(self, io: Io, making: Making) {
+        self.park_at(io, making, Clock::coarse());
+    }
+
+    /// The same `now`, which the clock was read for already.
+    pub fn park_at(mut self, io: Io, making: Making, now: Moment) {
         if let Some(endpoint) = self.endpoint.take() {
-            self.upstream.rest(&endpoint, io, making);
+            self.upstream.rest(&endpoint, self.share, io, making, now);
         }
     }
 
@@ -76,7 +111,7 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(endpoint) = &self.endpoint {
-            self.upstream.give_back(endpoint);
+            self.upstream.give_back(endpoint, self.share);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tieline_base::{Address, EndpointAddr};
+use tieline_base::{Address, Clock, EndpointAddr, Moment};
 
 use crate::addresses::{Pair, pair};
 
@@ -25,6 +25,8 @@ pub(crate) struct Name {
     /// Whether there was an answer yet, a bad one included.
     pub(crate) asked: bool,
     pub(crate) error: Option<String>,
+    /// Until when the records of the last answer live.
+    pub(crate) lives_until: Option<Moment>,
 }
 
 impl Answer {
@@ -44,6 +46,7 @@ impl Name {
     /// Takes an answer for `address` of `upstream`; logs a change between working and not.
     pub(crate) fn take(&mut self, upstream: &str, address: &Address, answer: Answer) {
         self.asked = true;
+        self.lives_until = answer.ttl.map(|ttl| Clock::now().after(ttl));
         let error = answer.error();
         match (&error, &self.error) {
             (Some(error), None) => {

@@ -1,111 +1,138 @@
-//! A counted place on its way from the wait for it to a connection.
+//! The wait for a place under the caps.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tieline_base::{Clock, Fault, Moment, Priority, Reason, Whose};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::endpoint::Endpoint;
 use crate::gate::Admission;
-use crate::lease::{Event, fault};
+use crate::hand_over::Handed;
+use crate::lease::{Event, LeaseError, fault};
 use crate::loan::Loan;
-use crate::state::Ticket;
+use crate::purpose::Purpose;
+use crate::share::Share;
+use crate::sleeper::{Sleeper, Told};
+use crate::state::{Ahead, Ticket};
 use crate::upstream::Upstream;
 
-/// A counted place at an endpoint that is being dialed. Dropping it gives it back.
-pub(crate) struct Seat<'a> {
-    upstream: &'a Arc<Upstream>,
-    pub(crate) endpoint: Arc<Endpoint>,
-    /// What it counts for is now counted elsewhere: by a lease, or by the ask that keeps its place.
-    passed_on: bool,
-}
-
-impl<'a> Seat<'a> {
-    /// A seat at `endpoint`, which counts it already.
-    pub(crate) fn at(upstream: &'a Arc<Upstream>, endpoint: Arc<Endpoint>) -> Self {
-        Seat { upstream, endpoint, passed_on: false }
-    }
-
-    /// The endpoint is connected to: from now on the loan counts.
-    pub(crate) fn into_loan(mut self) -> Loan {
-        self.passed_on = true;
-        Loan { upstream: Arc::clone(self.upstream), endpoint: Some(Arc::clone(&self.endpoint)) }
-    }
-
-    /// Gives up the endpoint, and keeps the place under the upstream's own cap.
-    pub(crate) fn back_to(mut self, place: &mut Place<'_>) {
-        let Some(ticket) = place.ticket else { return };
-        self.passed_on = true;
-        place.spent = false;
-        self.upstream.gate().with(|ledger| ledger.unclaim(ticket, &self.endpoint));
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        if !self.passed_on {
-            self.upstream.give_back(&self.endpoint);
-        }
-    }
-}
-
-/// A place under the caps, or in the line for one. Without a ticket there were no caps so far.
-pub(crate) struct Place<'a> {
-    upstream: &'a Arc<Upstream>,
+/// A place under the caps, or in the line for one; dropping it gives it to the next, with what was handed to
+/// it. Without a ticket there
+/// were no caps so far.
+pub struct Place {
+    upstream: Arc<Upstream>,
     pub(crate) ticket: Option<Ticket>,
+    /// Where it is told that it has one.
+    sleeper: Option<Arc<Sleeper>>,
     /// A seat has it now.
     pub(crate) spent: bool,
-    priority: Priority,
+    /// How important it is, what for, and for whom.
+    what: (Priority, Purpose, Share),
+    /// When it began to wait.
+    since: Moment,
     /// When the wait for it ends in a fault.
     deadline: Moment,
 }
 
-impl<'a> Place<'a> {
+/// A place that was granted, and perhaps the endpoint that was claimed with it, of which none rests.
+pub struct Granted {
+    pub(crate) place: Place,
+    pub(crate) seat: Option<Loan>,
+}
+
+impl Place {
     /// None so far; one is waited for until `deadline`.
-    pub(crate) fn none(upstream: &'a Arc<Upstream>, priority: Priority, deadline: Moment) -> Self {
-        Place { upstream, ticket: None, spent: false, priority, deadline }
+    pub(crate) fn none(upstream: &Arc<Upstream>, what: (Priority, Purpose, Share), deadline: Moment) -> Self {
+        let (upstream, since) = (Arc::clone(upstream), Moment::default());
+        Place { upstream, ticket: None, sleeper: None, spent: false, what, since, deadline }
+    }
+
+    /// In line since `since`.
+    pub(crate) fn in_line(mut self, since: Moment, ticket: Ticket, sleeper: Arc<Sleeper>) -> Self {
+        (self.since, self.ticket, self.sleeper) = (since, Some(ticket), Some(sleeper));
+        self
+    }
+
+    /// Ready once the place is granted; else the task of `cx` is woken when it is. That it takes too long
+    /// ([`Place::in_vain`]) is the caller's to notice.
+    ///
+    /// # Errors
+    /// Somebody more important has its place in line: `limit:shed`.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let told = match &self.sleeper {
+            Some(sleeper) => ready!(sleeper.poll(cx)),
+            None => Told::Granted,
+        };
+        Poll::Ready(match told {
+            Told::Granted => Ok(()),
+            Told::Displaced => {
+                self.upstream.load.count_shed();
+                Err(fault(Whose::Us, Reason::LimitShed))
+            }
+        })
+    }
+
+    /// What it got with its place, if that was handed to it.
+    pub(crate) fn take_handed(&self) -> Option<Handed> {
+        self.sleeper.as_ref()?.take_handed()
     }
 
     /// Waits for a place. With a ticket that found no endpoint, waits again, from its old place in line.
     pub(crate) async fn wait(&mut self, observe: &mut impl FnMut(Event<'_>)) -> Result<(), Fault> {
         let gate = self.upstream.gate();
         self.spent = false;
-        let turn = match self.ticket {
+        self.sleeper = Some(match self.ticket {
             Some(ticket) => gate.with(|ledger| ledger.put_back(ticket)),
-            None => match gate.with(|ledger| ledger.ask(self.priority)) {
+            None => match gate.with(|ledger| ledger.ask(self.what.0, self.what.1, self.what.2)) {
                 Admission::Refused => return Err(fault(Whose::Us, Reason::LimitQueue)),
                 Admission::Granted(ticket) => {
                     self.ticket = Some(ticket);
                     return Ok(());
                 }
-                Admission::Queued { ticket, ahead, turn } => {
-                    self.ticket = Some(ticket);
+                Admission::Queued { ticket, ahead, sleeper } => {
+                    (self.ticket, self.since) = (Some(ticket), Clock::now());
                     observe(Event::Queued { ahead });
-                    turn
+                    sleeper
                 }
             },
-        };
-        self.until_granted(turn).await
+        });
+        let granted = timeout(self.deadline.since(Clock::now()), poll_fn(|cx| self.poll(cx)));
+        granted.await.unwrap_or_else(|_| Err(self.in_vain()))
     }
 
-    async fn until_granted(&self, turn: oneshot::Receiver<()>) -> Result<(), Fault> {
-        match timeout(self.deadline.since(Clock::now()), turn).await {
-            Ok(Ok(())) => Ok(()),
-            // The gate drops a sleeper that it has not woken only if another takes its place in line.
-            Ok(Err(_)) => {
-                self.upstream.load.count_shed();
-                Err(fault(Whose::Us, Reason::LimitShed))
-            }
-            Err(_) => Err(fault(Whose::Us, Reason::TimeoutAcquire)),
+    /// The time for the wait is over: says what was in between.
+    pub fn in_vain(&self) -> Fault {
+        let late = fault(Whose::Us, Reason::TimeoutAcquire);
+        match self.standing() {
+            Some(standing) => late.because(standing),
+            None => late,
         }
+    }
+
+    /// What is in between while it waits: [`LeaseError::Waited`]. `None`: it does not wait in line.
+    pub fn standing(&self) -> Option<LeaseError> {
+        let ticket = self.ticket?;
+        let Ahead { asks, places, most, cap } =
+            self.upstream.gate().with(|ledger| ledger.state.ahead_of(ticket));
+        let (upstream, after) = (self.upstream.name().to_owned(), Clock::now().since(self.since));
+        Some(LeaseError::Waited { upstream, after, ahead: asks, places, most, cap })
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        if let (Some(ticket), false) = (self.ticket, self.spent) {
-            self.upstream.gate().with(|ledger| ledger.leave(ticket));
+        let (Some(ticket), false) = (self.ticket, self.spent) else { return };
+        // Under the lock: whoever hands it something does so there.
+        let handed = self.upstream.gate().with(|ledger| {
+            let handed = self.take_handed();
+            if handed.is_none() {
+                ledger.leave(ticket);
+            }
+            handed
+        });
+        if let Some(Handed { endpoint, io, making, .. }) = handed {
+            Loan::at(&self.upstream, endpoint, self.what.2).park(io, making);
         }
     }
 }

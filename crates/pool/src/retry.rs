@@ -34,7 +34,11 @@ impl RetryBudget {
 
     /// Counts a first attempt, which earns `share` of a retry.
     pub(crate) fn earn(&self, share: Percent) {
-        self.saved.fetch_add(u64::from(share.0), Ordering::Relaxed);
+        // What is above the bound is forgotten anyway; a full account is only read, so that the workers do
+        // not take its cache line from each other.
+        if self.saved.load(Ordering::Relaxed) < SAVED_MAX * RETRY {
+            self.saved.fetch_add(u64::from(share.0), Ordering::Relaxed);
+        }
     }
 
     /// Pays for a retry at `now`; false if the account does not hold one.
@@ -71,7 +75,7 @@ impl RetryBudget {
 ///
 /// Brooker, "Exponential Backoff And Jitter" (2015): the spread is what keeps many waiters from coming back
 /// as one.
-pub(crate) fn backoff(attempt: u32, base: Duration, most: Duration, random: u64) -> Duration {
+pub fn backoff(attempt: u32, base: Duration, most: Duration, random: u64) -> Duration {
     let doubled = base.saturating_mul(1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     doubled.min(most).mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
 }

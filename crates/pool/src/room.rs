@@ -6,7 +6,7 @@ use tieline_transport::Io;
 
 use crate::endpoint::Endpoint;
 use crate::gate::Ledger;
-use crate::idle::{Making, Parked, Wanted};
+use crate::idle::{Making, Parked, Reuse, Wanted};
 use crate::state::Dialing;
 use crate::upstream::Upstream;
 
@@ -32,7 +32,10 @@ impl Upstream {
             return taken;
         }
         loop {
-            match self.gate().with(|ledger| self.find(ledger, wanted)) {
+            let mut useless = Vec::new();
+            let found = self.gate().with(|ledger| self.find(ledger, wanted, &mut useless));
+            self.close_useless(wanted.endpoint, useless);
+            match found {
                 Found::Mine(io, making) => return Some((io, making)),
                 Found::Other(parked) => {
                     if let Some(moved) = move_here(parked, wanted) {
@@ -45,18 +48,21 @@ impl Upstream {
         }
     }
 
-    fn find(&self, ledger: &mut Ledger, wanted: &Wanted<'_>) -> Found {
+    fn find(&self, ledger: &mut Ledger, wanted: &Wanted<'_>, useless: &mut Vec<Parked>) -> Found {
         let endpoint = wanted.endpoint;
-        let (taken, closed) = endpoint.shelf.take_counted(wanted);
-        ledger.closed_at_rest(endpoint, closed + u32::from(taken.is_some()));
-        if let Some((io, making)) = taken {
+        if let Some((io, making)) = endpoint.shelf.take_counted(wanted, useless) {
+            ledger.closed_at_rest(endpoint, 1);
             return Found::Mine(io, making);
         }
-        let dialing = ledger.state.may_dial(endpoint.id);
-        if dialing == Dialing::Now {
+        if !useless.is_empty() {
+            // There may be room when they are closed.
+            return Found::Closed;
+        }
+        let has_room = ledger.state.may_dial(endpoint.id) == Dialing::Now;
+        if has_room && wanted.reuse != Reuse::Anywhere {
             return Found::None;
         }
-        if let Some(mut parked) = endpoint.shelf.take_any() {
+        if let Some(mut parked) = endpoint.shelf.take_any(wanted.login) {
             let fits = wanted.fits(&mut parked);
             if fits {
                 // It counts as this lease's from now on.
@@ -67,14 +73,15 @@ impl Upstream {
             ledger.closed_at_rest(endpoint, 1);
             return Found::Closed;
         }
-        if self.close_one_elsewhere(ledger) { Found::Closed } else { Found::None }
+        if !has_room && self.close_one_elsewhere(ledger) { Found::Closed } else { Found::None }
     }
 
     /// Closes a connection at rest of any endpoint, of the one that has most.
     fn close_one_elsewhere(&self, ledger: &mut Ledger) -> bool {
         let roster = self.roster();
         let most = roster.endpoints.iter().max_by_key(|endpoint| endpoint.shelf.len());
-        let Some((endpoint, parked)) = most.and_then(|most| Some((most, most.shelf.take_any()?))) else {
+        let Some((endpoint, parked)) = most.and_then(|most| Some((most, most.shelf.take_any(ANYBODY)?)))
+        else {
             return false;
         };
         drop(parked);
@@ -82,6 +89,21 @@ impl Upstream {
         true
     }
 }
+
+impl Upstream {
+    /// Closes what was found to be of no use under the gate's lock, which is not held for as long as that
+    /// takes; only then do others get the places.
+    pub(crate) fn close_useless(&self, endpoint: &Endpoint, useless: Vec<Parked>) {
+        let count = useless.len() as u32;
+        if count > 0 {
+            drop(useless);
+            self.gate().with(|ledger| ledger.closed_at_rest(endpoint, count));
+        }
+    }
+}
+
+/// Nobody's login: what is closed may be any.
+const ANYBODY: u64 = u64::MAX;
 
 /// `None` if it is of no use: it is closed then.
 fn move_here(parked: Parked, wanted: &Wanted<'_>) -> Option<(Io, Making)> {

@@ -15,6 +15,7 @@ use crate::breaker::BreakerSettings;
 use crate::health::Thresholds;
 use crate::hedge::HedgeSettings;
 use crate::outlier::OutlierSettings;
+use crate::share::Dues;
 use crate::trunk::Trunking;
 
 /// One upstream. [`Settings::new`] gives the defaults.
@@ -46,6 +47,8 @@ pub struct Settings {
     pub acquire: Duration,
     /// Caps of the whole.
     pub pool: PoolSettings,
+    /// What of the places is due to whom.
+    pub dues: Dues,
     /// Second attempts.
     pub retry: RetrySettings,
     /// How names are resolved.
@@ -56,6 +59,8 @@ pub struct Settings {
     pub tls: Option<Secured>,
     /// Whether leases share connections; `None`: each has one of its own while it lasts.
     pub trunks: Option<Trunking>,
+    /// Whether connections to an endpoint are made a few at a time ([`Lease::take_knock`](crate::Lease)).
+    pub few_at_once: bool,
 }
 
 /// TLS towards the endpoints of an upstream. Two are the same if they are one.
@@ -87,11 +92,13 @@ impl Settings {
             connect: Duration::from_secs(5),
             acquire: Duration::from_secs(5),
             pool: PoolSettings::default(),
+            dues: Dues::default(),
             retry: RetrySettings::default(),
             dns: DnsSettings::default(),
             dial: DialOptions::default(),
             tls: None,
             trunks: None,
+            few_at_once: false,
         }
     }
 
@@ -99,6 +106,7 @@ impl Settings {
     pub(crate) fn has_caps(&self) -> bool {
         self.adaptive
             || self.pool.size.is_some()
+            || !self.dues.is_nothing()
             || self.endpoints.iter().any(|endpoint| endpoint.cap.is_some())
     }
 }

@@ -6,7 +6,11 @@ use std::time::Duration;
 use tieline_base::Moment;
 
 use crate::balance::{Balance, Standing};
+use crate::endpoint::TrunkCounts;
 use crate::load::LoadCounts;
+use crate::said::Said;
+use crate::share::Share;
+use crate::upstream::Upstream;
 
 /// An upstream at one moment.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,6 +25,9 @@ pub struct UpstreamStatus {
     pub in_flight: u32,
     /// Asks waiting for a place.
     pub waiting: usize,
+    /// The most places that were wanted at once in the last half of a minute: taken, and waited for. `None`
+    /// where nothing has a cap, and nobody counts.
+    pub wanted: Option<u32>,
     /// The cap of the whole.
     pub size: Option<NonZeroU32>,
     /// How many may wait.
@@ -56,6 +63,8 @@ pub struct EndpointStatus {
     pub in_flight: u32,
     /// Connections that wait, open, for the next lease.
     pub idle: usize,
+    /// Connections that carry many leases at once.
+    pub trunks: TrunkCounts,
     /// Connections made since it is known.
     pub connects: u64,
     /// Failures to connect, and connections that it broke.
@@ -68,6 +77,8 @@ pub struct EndpointStatus {
     pub tier: u8,
     /// Its cap.
     pub cap: Option<NonZeroU32>,
+    /// What its protocol says of it.
+    pub said: Said,
     /// What went wrong last, whenever that was.
     pub last_error: Option<String>,
 }
@@ -79,6 +90,15 @@ pub struct NameStatus {
     pub name: String,
     /// How many endpoints it stands for.
     pub endpoints: usize,
+    /// Until when its records live, as the last answer had it.
+    pub lives_until: Option<Moment>,
     /// Why it could not be resolved the last time; the old addresses stay in use.
     pub error: Option<String>,
+}
+
+impl Upstream {
+    /// How many places `share` may have at once, if it has a limit of its own.
+    pub fn cap_of(&self, share: Share) -> Option<u32> {
+        self.roster().settings.dues.of(share).cap
+    }
 }

@@ -4,8 +4,10 @@ mod caps;
 mod checks;
 mod failures;
 mod idle;
+mod in_line;
 mod load;
 mod names;
+mod purposes;
 mod reload;
 
 use std::net::SocketAddr;

@@ -96,7 +96,7 @@ impl Trunking {
         match reuse {
             Reuse::Alone => false,
             Reuse::Switching => self.only,
-            Reuse::Never | Reuse::Young | Reuse::Any => true,
+            Reuse::Never | Reuse::Young | Reuse::Any | Reuse::Anywhere => true,
         }
     }
 

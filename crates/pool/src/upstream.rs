@@ -7,19 +7,23 @@ use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use tieline_base::{Address, Clock, EndpointAddr, Moment};
+use tieline_transport::FarSites;
 use tokio::sync::{Notify, watch};
 
 use crate::balance::{Balance, NoChoice, Turn, Why, stride};
 use crate::endpoint::{Birth, Endpoint};
 use crate::gate::{Gate, Ledger};
 use crate::health::Verdict;
+use crate::idle::Kept;
 use crate::lease::Ask;
 use crate::load::Load;
 use crate::name::{Answer, Name};
+use crate::purpose::{Fit, Purpose};
 use crate::retry::RetryBudget;
 use crate::room;
 use crate::roster::Roster;
 use crate::settings::{EndpointSettings, HealthSettings, Settings};
+use crate::share::Share;
 use crate::state::{EndpointId, Ticket};
 use crate::status::{NameStatus, UpstreamStatus};
 
@@ -136,11 +140,41 @@ impl Upstream {
         self.roster.load().endpoints.clone()
     }
 
+    /// From now on `endpoint` is fit for these purposes alone; what was lent for others is its holder's
+    /// affair.
+    pub fn set_fit(&self, endpoint: &Endpoint, fit: Fit) {
+        if endpoint.become_fit_for(fit) != fit {
+            self.refresh();
+        }
+    }
+
+    /// Closes the connections to `endpoint` that rest.
+    pub fn close_rested_at(&self, endpoint: &Endpoint) {
+        self.gate.with(|ledger| {
+            let closed = endpoint.shelf.clear();
+            if self.gate.is_governed() {
+                ledger.closed_at_rest(endpoint, closed);
+            }
+        });
+    }
+
     /// Whether an ask for the endpoint of this [`Endpoint::key`] may be granted, now or when it has room.
     pub fn grants_wish(&self, key: u64) -> bool {
         let (roster, now) = (self.roster.load(), Clock::now());
         let endpoint = roster.endpoints.iter().find(|endpoint| endpoint.key() == key);
         endpoint.is_some_and(|endpoint| endpoint.standing(now).keeps_its_own())
+    }
+
+    /// Closes the connections at rest of which what is known is `doomed`.
+    pub fn close_rested(&self, doomed: impl Fn(&dyn Kept) -> bool) {
+        self.gate.with(|ledger| {
+            for endpoint in &self.roster.load().endpoints {
+                let closed = endpoint.shelf.close(&doomed);
+                if closed > 0 {
+                    ledger.closed_at_rest(endpoint, closed);
+                }
+            }
+        });
     }
 
     /// How everything stands now.
@@ -152,16 +186,19 @@ impl Upstream {
         let names = control.names.iter().map(|(address, name)| NameStatus {
             name: address.to_string(),
             endpoints: roster.endpoints.iter().filter(|e| e.configured() == address).count(),
+            lives_until: name.lives_until,
             error: name.error.clone(),
         });
+        let (waiting, wanted) = self.gate.with(|ledger| (ledger.state.waiting(), ledger.state.demand()));
         UpstreamStatus {
             name: self.name.to_string(),
             balance: roster.settings.balance,
             in_flight: endpoints.iter().map(|endpoint| endpoint.in_flight).sum(),
-            waiting: self.gate.with(|ledger| ledger.state.waiting()),
+            waiting,
+            wanted: self.gate.is_governed().then_some(wanted),
             size: roster.settings.pool.size,
             queue: roster.settings.pool.queue,
-            panic: roster.selection(now).is_some_and(|selection| selection.panic),
+            panic: roster.selection(now, Purpose::USUAL).is_some_and(|selection| selection.panic),
             retries_left: self.budget.left(),
             limit: self.load.limit(),
             shedding: self.load.is_shedding(),
@@ -215,13 +252,13 @@ impl Upstream {
     }
 
     /// A lease of `endpoint` has ended.
-    pub(crate) fn give_back(&self, endpoint: &Endpoint) {
+    pub(crate) fn give_back(&self, endpoint: &Endpoint, share: Share) {
         if !endpoint.tally.leave() {
-            self.gate.with(|ledger| ledger.give_back(endpoint));
+            self.gate.with(|ledger| ledger.give_back(endpoint, share));
         }
     }
 
-    fn choose(
+    pub(crate) fn choose(
         &self,
         roster: &Roster,
         ask: &Ask,
@@ -231,21 +268,25 @@ impl Upstream {
         // Whoever belongs to another endpoint is not sent to see how this one does.
         if roster.settings.breaker.is_some()
             && ask.wish.is_none()
-            && let Some((endpoint, why)) = roster.probed(now, tried)
+            && let Some((endpoint, why)) = roster.probed(now, ask.purpose, tried)
         {
             return Ok((endpoint, why));
         }
         let clock = self.turn_clock.load(Ordering::Relaxed);
-        let turn = Turn { random: fastrand::u64(..), hash: ask.hash, wish: ask.wish, clock };
-        let mut choice = roster.choose(now, turn, tried)?;
+        // Alone it needs no luck either.
+        let random = if roster.endpoints.len() > 1 { fastrand::u64(..) } else { 0 };
+        let turn = Turn { random, hash: ask.hash, wish: ask.wish, clock };
+        let mut choice = roster.choose(now, turn, ask.purpose, tried)?;
         // Two that come in the same instant may both see that a breaker lets one through.
         while roster.endpoints[choice.index].wants_probe(now)
             && !roster.endpoints[choice.index].take_probe(now)
         {
-            choice = roster.choose(now, turn, tried)?;
+            choice = roster.choose(now, turn, ask.purpose, tried)?;
         }
         let endpoint = &roster.endpoints[choice.index];
-        if roster.settings.balance == Balance::RoundRobin && !choice.why.by_wish() {
+        // Alone it has every turn.
+        let in_turns = roster.settings.balance == Balance::RoundRobin && roster.endpoints.len() > 1;
+        if in_turns && !choice.why.by_wish() {
             let candidate = endpoint.candidate(now, roster.settings.slow_start, false);
             let due = candidate.pass.max(clock);
             self.turn_clock.fetch_max(due, Ordering::Relaxed);
@@ -328,6 +369,7 @@ impl Upstream {
         let Ledger { state, grants, .. } = ledger;
         let pool = new.settings.pool;
         state.resize(pool.size.map_or(u32::MAX, Into::into), pool.queue, grants);
+        state.owe(&new.settings.dues, grants);
         state.limit(self.load.limit().unwrap_or(u32::MAX), grants);
         for endpoint in new.endpoints.iter().chain(&control.leaving) {
             if was_governed && is_in(old, endpoint.id) {
@@ -385,6 +427,7 @@ impl Control {
         now: Moment,
     ) -> (Vec<Arc<Endpoint>>, Vec<Arc<Endpoint>>) {
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+        let far = || settings.dial.far.clone();
         for configured in &settings.endpoints {
             for addresses in self.addresses_of(&configured.address) {
                 if endpoints.iter().any(|endpoint| endpoint.is(&configured.address, &addresses)) {
@@ -395,7 +438,9 @@ impl Control {
                         stays.obey(configured);
                         endpoints.push(Arc::clone(stays));
                     }
-                    None => endpoints.push(self.enlist_new(configured, addresses, !old.is_empty(), now)),
+                    None => {
+                        endpoints.push(self.enlist_new(configured, addresses, far(), !old.is_empty(), now))
+                    }
                 }
             }
         }
@@ -417,13 +462,11 @@ impl Control {
         &mut self,
         settings: &EndpointSettings,
         addresses: Box<[EndpointAddr]>,
+        far: Option<FarSites>,
         slowly: bool,
         now: Moment,
     ) -> Arc<Endpoint> {
-        // One count for the process: an id stands for one endpoint of one upstream and never for another.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = EndpointId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let birth = Birth { id, addresses, slowly, now };
+        let birth = Birth { id: EndpointId::next(), addresses, far, slowly, now };
         let endpoint = Endpoint::new(settings, birth);
         let rule = self.drains.iter().rev().find(|(text, _)| endpoint.is_called(text));
         endpoint.set_drained(rule.is_some_and(|(_, drained)| *drained), now);
@@ -435,6 +478,7 @@ impl Control {
         match configured {
             Address::Socket(socket) => vec![Box::new([EndpointAddr::Socket(*socket)])],
             Address::Unix(path) => vec![Box::new([EndpointAddr::Unix(path.as_path().into())])],
+            Address::Agent(far) => vec![Box::new([EndpointAddr::Agent(Box::new(far.clone()))])],
             Address::Name { port, .. } => {
                 self.names.get(configured).map(|name| name.endpoints(*port)).unwrap_or_default()
             }
@@ -444,13 +488,9 @@ impl Control {
 
 /// Tells the ledger which endpoints the balancer uses.
 fn open_selected(ledger: &mut Ledger, roster: &Roster, now: Moment) {
-    let mut open = Vec::with_capacity(roster.endpoints.len());
-    roster.for_each_open(now, |endpoint, is_open| {
-        if is_open {
-            open.push(endpoint.id);
-        }
-    });
-    ledger.state.set_open(|id| open.contains(&id), &mut ledger.grants);
+    let open = roster.open(now);
+    let what_for = |id| open.iter().find(|(other, _)| *other == id).map_or(Fit::NONE, |(_, fit)| *fit);
+    ledger.state.open_for(what_for, &mut ledger.grants);
 }
 
 impl fmt::Debug for Upstream {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tieline_base::{ClientAddr, ConnectionId, Moment, Reason};
 
 use crate::meter::RouteRow;
 
 /// One finished exchange: one request and its answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Exchanged {
     /// The connection that carried it.
     pub connection: ConnectionId,
@@ -50,10 +51,13 @@ pub struct Exchanged {
     pub notes: Vec<Box<str>>,
 }
 
-/// What was asked. One piece of text, so that remembering it takes one piece of memory.
+/// How long what is asked usually is at most, in bytes.
+const ASKED_USUAL: usize = 64;
+
+/// What was asked. One piece of text, which takes no memory of its own unless it is long.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    text: Box<str>,
+    text: SmallVec<[u8; ASKED_USUAL]>,
     verb: u32,
     host: u32,
 }
@@ -61,26 +65,41 @@ pub struct Asked {
 impl Asked {
     /// `verb` (a method) of `target` (a path) at `host`.
     pub fn new(verb: &str, host: &str, target: &str) -> Self {
-        let mut text = String::with_capacity(verb.len() + host.len() + target.len());
-        text.push_str(verb);
-        text.push_str(host);
-        text.push_str(target);
+        let text = Self::text_of([verb, host, target].map(str::as_bytes));
         let length = |part: &str| u32::try_from(part.len()).unwrap_or(u32::MAX);
-        Self { text: text.into(), verb: length(verb), host: length(verb) + length(host) }
+        Self { text, verb: length(verb), host: length(verb) + length(host) }
+    }
+
+    fn text_of(parts: [&[u8]; 3]) -> SmallVec<[u8; ASKED_USUAL]> {
+        let length = parts.iter().map(|part| part.len()).sum();
+        if length > ASKED_USUAL {
+            return SmallVec::from_vec(parts.concat());
+        }
+        // Nearly always: without asking before each part whether it fits.
+        let (mut room, mut at) = ([0; ASKED_USUAL], 0);
+        for part in parts {
+            room[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        SmallVec::from_buf_and_len(room, length)
     }
 
     /// The verb; empty if it never became clear.
     pub fn verb(&self) -> &str {
-        &self.text[..self.verb as usize]
+        self.part(0, self.verb as usize)
     }
 
     /// Whom it was asked of.
     pub fn host(&self) -> &str {
-        &self.text[self.verb as usize..self.host as usize]
+        self.part(self.verb as usize, self.host as usize)
     }
 
     /// What was asked for.
     pub fn target(&self) -> &str {
-        &self.text[self.host as usize..]
+        self.part(self.host as usize, self.text.len())
+    }
+
+    fn part(&self, from: usize, to: usize) -> &str {
+        self.text.get(from..to).and_then(|part| str::from_utf8(part).ok()).unwrap_or_default()
     }
 }

@@ -33,8 +33,8 @@ pub enum FilterError {
     Value(&'static str, String),
 }
 
-const KEYS: &str = "id, parent, listener, protocol, identity, remote, sni, route, upstream, endpoint, stage, \
-                    worker, generation, reason, age, idle, bytes";
+const KEYS: &str = "id, parent, listener, protocol, identity, remote, sni, carrier, route, upstream, \
+                    endpoint, stage, worker, generation, reason, age, idle, bytes";
 
 #[derive(Clone, PartialEq, Debug)]
 enum Term {
@@ -52,6 +52,7 @@ enum Word {
     Protocol,
     Identity,
     Sni,
+    Carrier,
     Route,
     Upstream,
     Endpoint,
@@ -165,6 +166,7 @@ fn has(record: &Record, key: Word, value: &str) -> bool {
         Word::Protocol => record.listener().protocol == value,
         Word::Identity => record.identity().name().is_some_and(|name| is_named(name, value)),
         Word::Sni => record.sni() == Some(value),
+        Word::Carrier => record.carrier() == Some(value),
         Word::Route => record.route().is_some_and(|route| *route.name == *value),
         Word::Upstream => record.route().is_some_and(|route| route.upstream_name() == Some(value)),
         Word::Endpoint => record.endpoint().is_some_and(|label| is_called(&label, value)),
@@ -245,11 +247,12 @@ fn term(key: &str, order: Order, value: &str) -> Result<Term, FilterError> {
     Ok(term)
 }
 
-const WORDS: [(&str, Word); 8] = [
+const WORDS: [(&str, Word); 9] = [
     ("listener", Word::Listener),
     ("protocol", Word::Protocol),
     ("identity", Word::Identity),
     ("sni", Word::Sni),
+    ("carrier", Word::Carrier),
     ("route", Word::Route),
     ("upstream", Word::Upstream),
     ("endpoint", Word::Endpoint),

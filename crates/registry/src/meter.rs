@@ -1,6 +1,6 @@
 //! What is counted for each listener, route and upstream. Names live here once, shared by all their rows.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -17,6 +17,44 @@ pub struct ListenerRow {
     pub protocol: &'static str,
     /// What happened at it.
     pub meter: Meter,
+    logged: AtomicU8,
+}
+
+/// What the access log gets a line for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Logged {
+    /// Each exchange by itself, and connections that came to none.
+    Exchanges,
+    /// Connections as a whole.
+    Connections,
+    /// Nothing.
+    Nothing,
+}
+
+impl ListenerRow {
+    /// A listener at which nothing has happened yet, under a table for `workers` workers. Its exchanges are
+    /// logged.
+    pub(crate) fn new(name: &str, protocol: &'static str, workers: usize) -> Self {
+        let logged = AtomicU8::new(Logged::Exchanges as u8);
+        Self { name: name.into(), protocol, meter: Meter::new(workers), logged }
+    }
+
+    /// What of it is logged from now on.
+    pub fn log(&self, what: Logged) {
+        self.logged.store(what as u8, Relaxed);
+    }
+
+    /// Whether the end of each exchange is logged by itself.
+    pub fn logs_exchanges(&self) -> bool {
+        self.logged.load(Relaxed) == Logged::Exchanges as u8
+    }
+
+    /// Whether the end of a connection, which carried so many exchanges and is inside another one or not, is
+    /// logged.
+    pub fn logs_connection(&self, exchanges: u32, inside: bool) -> bool {
+        let logged = self.logged.load(Relaxed);
+        logged == Logged::Exchanges as u8 && exchanges == 0 || logged == Logged::Connections as u8 && !inside
+    }
 }
 
 /// A route as rows name it, in the words of the config that compiled it.

@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
 };
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
@@ -40,6 +41,10 @@ pub struct Settled {
     pub sni: Option<Box<str>>,
     /// Who was proved.
     pub identity: Identity,
+    /// Who was proved later, in the words of the protocol.
+    pub proved: OnceLock<Identity>,
+    /// What carries it, where that is not one thing at its listener.
+    pub carrier: OnceLock<&'static str>,
 }
 
 /// Which endpoint was chosen, and why.
@@ -81,10 +86,14 @@ pub struct Record {
     patience_ns: AtomicU64,
     impatience: AtomicU8,
     exchanges: AtomicU32,
+    /// How often it was woken: as long as it is the same, whoever is to be woken still is.
+    rouses: AtomicU64,
     waker: AtomicWaker,
     pub(crate) notes: Notes,
     // Not boxed: a row of its own memory is one line less to fetch when it leaves the history.
     pub(crate) ended: OnceLock<Ended>,
+    /// Whether its end was counted, told and written down: from then on it is of the past, before it lives.
+    pub(crate) past: AtomicBool,
 }
 
 /// Where its exchange goes: each exchange of a connection may go elsewhere.
@@ -121,9 +130,11 @@ impl Record {
             patience_ns: AtomicU64::new(u64::MAX),
             impatience: AtomicU8::new(Reason::Idle as u8),
             exchanges: AtomicU32::new(0),
+            rouses: AtomicU64::new(0),
             waker: AtomicWaker::new(),
             notes: Notes::default(),
             ended: OnceLock::new(),
+            past: AtomicBool::new(false),
         }
     }
 
@@ -185,9 +196,15 @@ impl Record {
         self.first_bytes()?.sni.as_deref()
     }
 
+    /// What carries it, where its listener takes more than one thing.
+    pub fn carrier(&self) -> Option<&'static str> {
+        self.first_bytes()?.carrier.get().copied()
+    }
+
     /// Who was proved to speak.
     pub fn identity(&self) -> &Identity {
-        self.first_bytes().map_or(&Identity::Anonymous, |settled| &settled.identity)
+        self.first_bytes()
+            .map_or(&Identity::Anonymous, |settled| settled.proved.get().unwrap_or(&settled.identity))
     }
 
     /// The route of its exchange, or of the last one, once one was found.
@@ -198,6 +215,12 @@ impl Record {
     /// The endpoint of its exchange, or of the last one, once one was chosen and answered.
     pub fn endpoint(&self) -> Option<Arc<str>> {
         self.bearing().chosen.as_ref().map(|chosen| chosen.endpoint.clone())
+    }
+
+    /// Both at once: [`Record::route`] and [`Record::endpoint`].
+    pub fn way(&self) -> (Option<Arc<RouteRow>>, Option<Arc<str>>) {
+        let bearing = self.bearing();
+        (bearing.route.clone(), bearing.chosen.as_ref().map(|chosen| chosen.endpoint.clone()))
     }
 
     /// Why it was that endpoint.
@@ -243,7 +266,7 @@ impl Record {
     /// The one way by which a connection changes its stage. Marks when; stages past the first hour of a
     /// connection are marked at 71 minutes, the most that 32 bits of microseconds hold.
     pub fn enter(&self, stage: Stage, now: Moment) {
-        let us = now.since(self.opened).as_micros();
+        let us = now.0.saturating_sub(self.opened.0) / 1_000;
         let us = u32::try_from(us).unwrap_or(u32::MAX).max(1);
         self.marks_us[stage as usize].store(us, Relaxed);
         self.stage.store(stage as u8, Release);
@@ -252,6 +275,16 @@ impl Record {
     /// Notes what the first bytes said.
     pub fn set_settled(&self, settled: Settled) {
         let _ = self.settled.set(Box::new(settled));
+    }
+
+    /// Notes who was proved in the words of its protocol, once and for all.
+    pub fn set_proved(&self, identity: Identity) {
+        let _ = self.settled.get_or_init(Box::default).proved.set(identity);
+    }
+
+    /// Notes what carries it, where its listener takes more than one thing; once and for all.
+    pub fn set_carrier(&self, carrier: &'static str) {
+        let _ = self.settled.get_or_init(Box::default).carrier.set(carrier);
     }
 
     /// Notes the route found.
@@ -307,6 +340,11 @@ impl Record {
         self.ordered.read().map(|verdict| verdict.reason)
     }
 
+    /// [`Record::leaving`], and by when it has to be gone.
+    pub fn leaves_by(&self) -> Option<Verdict> {
+        self.ordered.read()
+    }
+
     /// When it must end, and why, if no byte moves until then.
     pub fn patience(&self) -> Verdict {
         let at = Moment(self.moved_at.load(Relaxed).saturating_add(self.patience_ns.load(Relaxed)));
@@ -331,14 +369,19 @@ impl Record {
 
     /// Counts `bytes` moved: `up` from the client, else to it.
     pub fn moved(&self, up: bool, bytes: u64) {
+        self.moved_by(up, bytes, Clock::coarse());
+    }
+
+    /// The same `now`, which the clock was read for already.
+    pub fn moved_by(&self, up: bool, bytes: u64, now: Moment) {
         add(if up { &self.bytes_up } else { &self.bytes_down }, bytes);
-        self.moved_at.store(Clock::coarse().0, Relaxed);
+        self.moved_at.store(now.0, Relaxed);
     }
 
     /// Orders the connection to end; the earliest order stands. May be called from any thread.
     pub fn end(&self, verdict: Verdict) {
         if self.ordered.hasten(verdict) {
-            self.waker.wake();
+            self.rouse();
         }
     }
 
@@ -346,7 +389,7 @@ impl Record {
     /// thread.
     pub fn schedule(&self, verdict: Option<Verdict>) {
         if self.scheduled.replace(verdict) {
-            self.waker.wake();
+            self.rouse();
         }
     }
 
@@ -355,15 +398,46 @@ impl Record {
         self.scheduled.read()
     }
 
-    /// The earliest order that stands now, and a promise to wake `cx` when an earlier one comes.
-    pub fn poll_verdict(&self, cx: &mut Context<'_>) -> Option<Verdict> {
+    fn rouse(&self) {
+        // The waker is taken between the two: who sees as many done as begun, and no more than when it left
+        // its waker, still has it there.
+        self.rouses.fetch_add(Rouses::BEGUN, AcqRel);
+        self.waker.wake();
+        self.rouses.fetch_add(Rouses::DONE, AcqRel);
+    }
+
+    /// The earliest order that stands now, and a promise to wake `cx` when an earlier one comes. `heard` is
+    /// what was heard last by the same task, [`Heard::default`] at first.
+    pub fn poll_verdict(&self, heard: &mut Heard, cx: &mut Context<'_>) -> Option<Verdict> {
         // Registered before reading, so that an order between the two is not missed.
-        self.waker.register(cx.waker());
+        let rouses = Rouses(self.rouses.load(Acquire));
+        if heard.0 != Some(rouses) {
+            heard.0 = rouses.are_done().then_some(rouses);
+            self.waker.register(cx.waker());
+        }
         let (ordered, scheduled) = (self.ordered.read(), self.scheduled.read());
         match (ordered, scheduled) {
             (Some(one), Some(other)) => Some(if one.at <= other.at { one } else { other }),
             (one, other) => one.or(other),
         }
+    }
+}
+
+/// How far a task has heard of the orders to its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Heard(Option<Rouses>);
+
+/// How often a connection was roused: begun in the upper half, done in the lower one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rouses(u64);
+
+impl Rouses {
+    const BEGUN: u64 = 1 << 32;
+    const DONE: u64 = 1;
+
+    /// Nobody is about to take the waker.
+    fn are_done(self) -> bool {
+        self.0 >> 32 == self.0 & u64::from(u32::MAX)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use std::collections::VecDeque;
-
 use serde::Serialize;
 use tieline_base::{Clock, Moment, Stage};
 
@@ -32,6 +30,9 @@ pub struct Row {
     pub identity: Option<String>,
     /// The server name that its TLS hello asks for.
     pub sni: Option<String>,
+    /// What carries it, where its listener takes more than one thing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<&'static str>,
     /// Its route.
     pub route: Option<String>,
     /// Its upstream.
@@ -178,6 +179,7 @@ impl Row {
             peer: (client != peer).then(|| peer.to_string()),
             identity: record.identity().name().map(str::to_owned),
             sni: record.sni().map(str::to_owned),
+            carrier: record.carrier(),
             route: route.as_ref().map(|route| route.name.to_string()),
             upstream: route.and_then(|route| route.upstream_name().map(str::to_owned)),
             endpoint: record.endpoint().map(|endpoint| endpoint.to_string()),
@@ -198,13 +200,7 @@ impl Story {
     /// The story of `record` as far as it goes at `now`, with those of its exchanges that `registry`
     /// remembers: the last hundred.
     pub fn of(record: &Record, registry: &Registry, now: Moment) -> Story {
-        let mut exchanges = VecDeque::new();
-        registry.exchanges_of(record.id(), |exchanged| {
-            exchanges.push_back(exchanged.clone());
-            if exchanges.len() > EXCHANGES_MAX {
-                exchanges.pop_front();
-            }
-        });
+        let exchanges = registry.exchanges_of(record.id(), EXCHANGES_MAX);
         let seconds = |at: Moment| at.since(record.opened()).as_secs_f64();
         let stages = Stage::ALL.into_iter().filter_map(|stage| {
             let at_seconds = seconds(record.entered(stage)?);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -11,7 +12,7 @@ use tieline_base::{Clock, ConnectionId, Moment, Reason, Stage, WorkerId};
 
 use crate::exchanged::Exchanged;
 use crate::filter::Filter;
-use crate::meter::{ListenerRow, Meter, UpstreamRow};
+use crate::meter::{ListenerRow, UpstreamRow};
 use crate::record::{Ended, Opening, Record};
 use crate::tally::{Tallies, Tally};
 
@@ -29,17 +30,40 @@ pub struct Limits {
     pub rows: usize,
 }
 
+/// [`Limits`] that workers read at each end of an exchange.
+struct History {
+    age_ns: AtomicU64,
+    rows: AtomicUsize,
+}
+
+impl History {
+    fn new(limits: Limits) -> Self {
+        let history = History { age_ns: AtomicU64::new(0), rows: AtomicUsize::new(0) };
+        history.set(limits);
+        history
+    }
+
+    fn set(&self, limits: Limits) {
+        self.age_ns.store(u64::try_from(limits.age.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.rows.store(limits.rows, Relaxed);
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { age: Duration::from_nanos(self.age_ns.load(Relaxed)), rows: self.rows.load(Relaxed) }
+    }
+}
+
 /// Is told of every connection that has ended, on the worker that served it: must not wait.
 pub type Finished = Box<dyn Fn(&Arc<Record>) + Send + Sync>;
 
 /// Is told of every exchange that has ended, on the worker that served it: must not wait.
-pub type Told = Box<dyn Fn(&Arc<Record>, &Arc<Exchanged>) + Send + Sync>;
+pub type Told = Box<dyn Fn(&Arc<Record>, &Exchanged) + Send + Sync>;
 
 /// Every connection of this process.
 pub struct Registry {
     shards: Box<[CachePadded<Shard>]>,
     next_id: CachePadded<AtomicU64>,
-    history: Lock<Limits>,
+    history: History,
     finished: Finished,
     exchanged: Told,
     listeners: Lock<BTreeMap<Box<str>, Arc<ListenerRow>>>,
@@ -51,11 +75,33 @@ pub struct Registry {
 struct Shard {
     live: Lock<Slab<Arc<Record>>>,
     finished: Lock<VecDeque<Arc<Record>>>,
-    exchanged: Lock<VecDeque<Arc<Exchanged>>>,
+    // By value: what is forgotten lies where the next one goes.
+    exchanged: Lock<VecDeque<Exchanged>>,
 }
+
+/// For how many exchanges of a worker room is set aside at once.
+const RESERVED_MAX: usize = 1 << 16;
 
 /// How many rows a reader takes while it holds a worker's lock.
 const BATCH: usize = 256;
+
+/// A row on its way from the living to the past.
+struct Delisting<'a> {
+    registry: &'a Registry,
+    record: &'a Arc<Record>,
+    at: Moment,
+    reason: Reason,
+}
+
+impl Drop for Delisting<'_> {
+    fn drop(&mut self) {
+        let shard = self.registry.shard(self.record.worker());
+        self.registry.tell(shard, self.record, self.at, self.reason);
+        // To readers it moves from one list to the other at once, here.
+        self.record.past.store(true, Release);
+        held(&shard.live).try_remove(self.record.slot.load(Relaxed) as usize);
+    }
+}
 
 impl Registry {
     /// An empty table for `workers` workers; `finished` is told of each row that leaves.
@@ -63,7 +109,7 @@ impl Registry {
         Self {
             shards: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
             next_id: CachePadded::new(AtomicU64::new(1)),
-            history: Lock::new(history),
+            history: History::new(history),
             finished,
             exchanged: Box::new(|_, _| {}),
             listeners: Lock::default(),
@@ -87,32 +133,44 @@ impl Registry {
             exchanged.stream = Some(record.id);
             exchanged.number = parent.count_exchange();
         }
-        let exchanged = Arc::new(exchanged);
         let took = exchanged.ended.since(exchanged.began);
         record.listener().meter.exchanged(record.worker(), exchanged.status, took);
         (self.exchanged)(record, &exchanged);
         let (rows, age) = self.share();
+        let now = exchanged.ended;
         let mut past = held(&self.shard(record.worker()).exchanged);
-        past.push_back(exchanged);
-        let oldest = Clock::coarse();
-        while past.len() > rows || past.front().is_some_and(|first| oldest.since(first.ended) > age) {
+        // Room is made first, so that what is full does not grow for one.
+        while !past.is_empty()
+            && (past.len() >= rows || past.front().is_some_and(|first| now.since(first.ended) > age))
+        {
             past.pop_front();
+        }
+        if rows > 0 {
+            if past.capacity() == 0 {
+                // Memory that is not written to is not used: growing step by step would copy all of it again
+                // and again.
+                past.reserve_exact(rows.min(RESERVED_MAX));
+            }
+            past.push_back(exchanged);
         }
     }
 
-    /// Calls `visit` for each remembered exchange of the connection or the stream `id`, the first one first.
-    pub fn exchanges_of(&self, id: ConnectionId, mut visit: impl FnMut(&Arc<Exchanged>)) {
+    /// The remembered exchanges of the connection or the stream `id`, the first one first; the latest `most`.
+    pub fn exchanges_of(&self, id: ConnectionId, most: usize) -> Vec<Exchanged> {
+        let of_it = |past: &&Exchanged| past.connection == id || past.stream == Some(id);
+        let mut found = Vec::new();
         for shard in &self.shards {
-            let past = held(&shard.exchanged);
-            let of_it = |past: &&Arc<Exchanged>| past.connection == id || past.stream == Some(id);
-            past.iter().filter(of_it).for_each(&mut visit);
+            // It is all on one worker.
+            found.extend(held(&shard.exchanged).iter().rev().filter(of_it).take(most).cloned());
         }
+        found.reverse();
+        found
     }
 
     /// How many rows of the past each worker keeps, and for how long: its share, so that none has to ask
     /// another; at least one.
     fn share(&self) -> (usize, Duration) {
-        let limits = *held(&self.history);
+        let limits = self.history.limits();
         ((limits.rows / self.shards.len()).max(usize::from(limits.rows > 0)), limits.age)
     }
 
@@ -132,15 +190,22 @@ impl Registry {
     }
 
     /// Delists a connection, which ended for `reason`, and keeps it in the history. Only the first call
-    /// counts.
-    pub fn leave(&self, record: &Arc<Record>, reason: Reason, detail: Option<Box<str>>) {
+    /// counts. What it is `holding` is dropped first: whoever sees that it lives no more finds its places
+    /// free, and it counted, told and remembered.
+    pub fn leave(&self, record: &Arc<Record>, reason: Reason, detail: Option<Box<str>>, holding: impl Sized) {
         let at = Clock::now();
         if record.ended.set(Ended { at, reason, detail }).is_err() {
             return;
         }
         record.enter(Stage::Release, at);
-        let shard = self.shard(record.worker());
-        held(&shard.live).try_remove(record.slot.load(Relaxed) as usize);
+        // Even if what it holds panics when it is dropped.
+        let delisted = Delisting { registry: self, record, at, reason };
+        drop(holding);
+        drop(delisted);
+    }
+
+    /// Counts and remembers that `record` ended, and tells of it.
+    fn tell(&self, shard: &Shard, record: &Arc<Record>, at: Moment, reason: Reason) {
         if record.parent().is_some() {
             record.listener().meter.stream_closed(record.worker());
             if record.exchanges() > 0 && reason == Reason::Answered {
@@ -168,7 +233,7 @@ impl Registry {
 
     /// Changes how much of the past is kept.
     pub fn set_history(&self, limits: Limits) {
-        *held(&self.history) = limits;
+        self.history.set(limits);
     }
 
     /// The living that match `filter`, a copy of the moment, in the order of their ids.
@@ -176,7 +241,7 @@ impl Registry {
         let now = Clock::now();
         let mut found = Vec::new();
         self.each_live(|record| {
-            if filter.matches(record, now) {
+            if !record.past.load(Acquire) && filter.matches(record, now) {
                 found.push(record.clone());
             }
         });
@@ -218,11 +283,13 @@ impl Registry {
 
     /// The finished that match `filter` and are still remembered, the latest first.
     pub fn history(&self, filter: &Filter) -> Vec<Arc<Record>> {
-        let (now, limits) = (Clock::now(), *held(&self.history));
+        let (now, limits) = (Clock::now(), self.history.limits());
         let remembered = |record: &&Arc<Record>| !expired(record, now, limits.age);
+        let past = |record: &&Arc<Record>| record.past.load(Acquire);
         let mut found = Vec::new();
         for shard in &self.shards {
-            let finished: Vec<_> = held(&shard.finished).iter().filter(remembered).cloned().collect();
+            let finished: Vec<_> =
+                held(&shard.finished).iter().filter(past).filter(remembered).cloned().collect();
             found.extend(finished.into_iter().filter(|record| filter.matches(record, now)));
         }
         found.sort_unstable_by_key(|record| std::cmp::Reverse(record.ended().map(|ended| ended.at)));
@@ -244,7 +311,7 @@ impl Registry {
 
     /// The row for the listener `name`, made once for the life of the process.
     pub fn listener(&self, name: &str, protocol: &'static str) -> Arc<ListenerRow> {
-        let make = || ListenerRow { name: name.into(), protocol, meter: Meter::new(self.workers()) };
+        let make = || ListenerRow::new(name, protocol, self.workers());
         held(&self.listeners).entry(name.into()).or_insert_with(|| Arc::new(make())).clone()
     }
 
@@ -300,162 +367,4 @@ impl std::fmt::Debug for Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::verdict::Verdict;
-    use proptest::prelude::*;
-    use std::sync::atomic::AtomicUsize;
-    use tieline_base::{ClientAddr, Generation, Identity};
-
-    fn table(workers: usize, rows: usize) -> (Registry, Arc<AtomicUsize>) {
-        let told = Arc::new(AtomicUsize::new(0));
-        let tell = told.clone();
-        let finished = Box::new(move |_: &Arc<Record>| {
-            tell.fetch_add(1, Relaxed);
-        });
-        (Registry::new(workers, Limits { age: Duration::from_secs(600), rows }, finished), told)
-    }
-
-    fn enter(registry: &Registry, worker: u16) -> Arc<Record> {
-        registry.enter(Opening {
-            client: ClientAddr::Unix,
-            listener: registry.listener("web", "tcp"),
-            worker: WorkerId(worker),
-            generation: Generation(1),
-            parent: None,
-        })
-    }
-
-    #[test]
-    fn a_row_is_listed_from_its_opening_to_its_end_and_remembered() {
-        let (registry, told) = table(1, 10);
-        let record = enter(&registry, 0);
-        assert_eq!(registry.live(&Filter::default()).len(), 1);
-        registry.leave(&record, Reason::Killed, Some("by ana".into()));
-        registry.leave(&record, Reason::Idle, None);
-        assert!(registry.live(&Filter::default()).is_empty());
-        let remembered = registry.find(record.id()).unwrap();
-        assert_eq!(remembered.ended().unwrap().reason, Reason::Killed);
-        assert_eq!(told.load(Relaxed), 1);
-    }
-
-    #[test]
-    fn what_is_part_of_a_connection_is_a_row_and_no_connection() {
-        let (registry, told) = table(1, 10);
-        let parent = enter(&registry, 0);
-        let proxied = Some("192.0.2.7:9".parse().map(ClientAddr::from_socket).unwrap());
-        parent.set_settled(crate::Settled {
-            proxied,
-            sni: Some("a.test".into()),
-            identity: Identity::Anonymous,
-        });
-        let child = || {
-            registry.enter(Opening {
-                client: ClientAddr::Unix,
-                listener: registry.listener("web", "tcp"),
-                worker: WorkerId(0),
-                generation: Generation(1),
-                parent: Some(parent.clone()),
-            })
-        };
-        let (first, second) = (child(), child());
-        assert_eq!((first.client(), first.sni()), (parent.client(), Some("a.test")));
-        let of_parent: Filter = format!("parent={}", parent.id().0).parse().unwrap();
-        assert_eq!(registry.live(&of_parent).len(), 2);
-        assert_eq!(registry.live(&"parent=0".parse().unwrap())[0].id(), parent.id());
-        let read = || registry.listener("web", "tcp").meter.read();
-        assert_eq!((read().opened, read().streams_opened, read().streams_closed), (1, 2, 0));
-
-        registry.exchanged(&second, exchange(second.id()));
-        registry.leave(&second, Reason::Answered, None);
-        registry.leave(&first, Reason::Killed, None);
-        assert_eq!((read().closed.iter().sum::<u64>(), read().streams_closed), (0, 2));
-        let mut exchanges = Vec::new();
-        let mut seen = |one: &Arc<Exchanged>| exchanges.push((one.number, one.stream));
-        registry.exchanges_of(parent.id(), &mut seen);
-        assert_eq!(exchanges, [(1, Some(second.id()))]);
-        // What went as it should is told by its exchange; what did not is remembered.
-        assert!(registry.find(second.id()).is_none() && registry.find(first.id()).is_some());
-        assert_eq!(told.load(Relaxed), 1);
-        let live = registry.live(&Filter::default());
-        assert_eq!(live.iter().map(|row| row.id()).collect::<Vec<_>>(), [parent.id()]);
-    }
-
-    #[test]
-    fn an_order_from_outside_wakes_its_connection_once_it_is_earlier() {
-        let (registry, _) = table(1, 10);
-        let record = enter(&registry, 0);
-        let woken = Arc::new(CountWakes::default());
-        let waker = std::task::Waker::from(woken.clone());
-        let mut cx = std::task::Context::from_waker(&waker);
-        assert_eq!(record.poll_verdict(&mut cx), None);
-        let late = Verdict { at: Moment(9_000_000), reason: Reason::Drained };
-        let early = Verdict { at: Moment(1_000_000), reason: Reason::Killed };
-        for (order, wakes) in [(late, 1), (early, 2), (late, 2)] {
-            record.end(order);
-            assert_eq!(woken.0.load(Relaxed), wakes);
-            record.poll_verdict(&mut cx);
-        }
-        assert_eq!(record.poll_verdict(&mut cx), Some(early));
-    }
-
-    fn exchange(connection: ConnectionId) -> Exchanged {
-        Exchanged {
-            connection,
-            stream: None,
-            number: 0,
-            began: Moment(1),
-            ended: Clock::now(),
-            acquired_after: None,
-            answered_after: None,
-            route: None,
-            endpoint: None,
-            asked: crate::Asked::default(),
-            client: ClientAddr::Unix,
-            called: None,
-            tag: 1,
-            status: Some(200),
-            bytes_up: 0,
-            bytes_down: 0,
-            reason: Reason::Answered,
-            detail: None,
-            notes: Vec::new(),
-        }
-    }
-
-    #[derive(Default)]
-    struct CountWakes(AtomicUsize);
-
-    impl std::task::Wake for CountWakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn counters_always_add_up_to_the_rows(steps in prop::collection::vec((0u16..3, 0usize..40), 1..400)) {
-            let (registry, told) = table(3, 20);
-            let (mut live, mut opened) = (Vec::new(), 0u64);
-            for (worker, choice) in steps {
-                if choice < 24 || live.is_empty() {
-                    live.push(enter(&registry, worker));
-                    opened += 1;
-                } else {
-                    let record = live.swap_remove(choice % live.len());
-                    registry.leave(&record, Reason::ALL[choice % Reason::ALL.len()], None);
-                }
-                let reading = registry.listener("web", "tcp").meter.read();
-                let closed: u64 = reading.closed.iter().sum();
-                prop_assert_eq!(reading.opened, opened);
-                prop_assert_eq!(reading.opened - closed, live.len() as u64);
-                prop_assert_eq!(told.load(Relaxed) as u64, closed);
-                let mut ids: Vec<_> = live.iter().map(|record| record.id()).collect();
-                ids.sort_unstable();
-                let listed: Vec<_> = registry.live(&Filter::default()).iter().map(|row| row.id()).collect();
-                prop_assert_eq!(listed, ids);
-                prop_assert!(registry.history(&Filter::default()).len() <= 21);
-            }
-        }
-    }
-}
+mod tests;

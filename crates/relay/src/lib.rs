@@ -80,10 +80,11 @@ fn open(mut connection: Connection, client: Io) -> impl Future<Output = Result<J
         let exchange = connection.open(route, Reuse::Alone, &client).await?;
         let opening = opening(&mut connection, &exchange, &client);
         let now = exchange.lease.connected_at();
+        let throttles = exchange.route.throttles(connection.record().client());
         let (upstream, loan) = exchange.lease.split();
         let held = connection.into_held();
         held.record.enter(Stage::Relay, now);
-        Ok(Joined::new(held, loan, Duplex::new(client, upstream, opening), now))
+        Ok(Joined::new(held, loan, Duplex::new(client, upstream, opening).throttled(throttles), now))
     }
 }
 

@@ -66,7 +66,9 @@ fn text(directory: &Path, address: SocketAddr, body: &str) -> String {
     format!(
         "ServerRoot {directory}\nDefaultRuntimeDir {directory}\nPidFile apache.pid\nServerName localhost\n\
          {modules}{user}\nListen {address}\nErrorLog /dev/stderr\nDocumentRoot {directory}/root\n\
-         StartServers 1\nServerLimit 1\nThreadsPerChild 16\nMaxRequestWorkers 16\n\
+         StartServers 1\nServerLimit 1\nThreadsPerChild 64\nThreadLimit 64\nMaxRequestWorkers 64\n\
+         AsyncRequestWorkerFactor 32\n\
+         KeepAliveTimeout 300\nMaxKeepAliveRequests 0\n\
          LogFormat \"\\\"%r\\\" %>s\" line\nCustomLog access.log line\n{body}\n"
     )
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -106,7 +105,7 @@ fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 /// Asks for the A records of `name` (RFC 1035 §4).
 fn lookup(server: SocketAddr, name: &str) -> io::Result<Vec<IpAddr>> {
     let socket = UdpSocket::bind(loopback(0))?;
-    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    socket.set_read_timeout(Some(PATIENCE / 3))?;
     socket.connect(server)?;
     let question = question(name);
     socket.send(&question)?;

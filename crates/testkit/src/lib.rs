@@ -7,15 +7,20 @@
 //!
 //! Refuses to know what any test wants to prove. Start with [`Tieline`], then [`Process`].
 
+mod agent;
 mod apache;
 mod authority;
+mod cable;
 mod conversation;
 mod dnsmasq;
 mod grpc;
 mod haproxy;
 mod http;
+mod http_proxy;
 mod mariadb;
 mod nginx;
+pub mod pg;
+mod pgbouncer;
 mod ports;
 mod postgres;
 mod process;
@@ -25,21 +30,26 @@ mod sshd;
 mod tcp;
 mod tieline;
 mod tls_client;
+mod udp_cable;
 mod unix;
 pub mod usage;
 mod wait;
 
+pub use agent::Agent;
 pub use apache::Apache;
 pub use authority::{Authority, Pair, Wanted};
+pub use cable::Cable;
 pub use conversation::{HttpConversation, HttpMessage};
 pub use dnsmasq::Dnsmasq;
 pub use grpc::GrpcServer;
 pub use haproxy::Haproxy;
 pub use http::{HttpAnswer, http_over_tcp, http_over_unix};
+pub use http_proxy::HttpProxy;
 pub use mariadb::MariaDb;
 pub use nginx::{HttpServer, Nginx};
+pub use pgbouncer::PgBouncer;
 pub use ports::{free_port, loopback};
-pub use postgres::Postgres;
+pub use postgres::{Cluster, Postgres};
 pub use process::Process;
 pub use program::{Finished, finish, program};
 pub use redis::Redis;
@@ -47,5 +57,6 @@ pub use sshd::Sshd;
 pub use tcp::{BlackHole, Refusing, TcpServer};
 pub use tieline::Tieline;
 pub use tls_client::TlsClient;
+pub use udp_cable::UdpCable;
 pub use unix::UnixEcho;
 pub use wait::{PATIENCE, wait_for, wait_until};

@@ -87,7 +87,7 @@ impl Launch {
         let mut command = self.command(&log);
         let child = on_lasting_thread(move || command.spawn());
         let child = child.unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
-        Process { name: self.name, child, log, stop: self.stop, ended: None }
+        Process { name: self.name, child, log, stop: self.stop, ended: None, orphans: Vec::new() }
     }
 
     /// `setpriv` becomes the program: it changes the account, and asks the kernel to signal the server when
@@ -101,10 +101,16 @@ impl Launch {
         }
         command.arg("--").arg(&self.program).args(&self.arguments);
         command.current_dir(&self.directory).stdin(Stdio::null());
+        for name in WAYS_OUT {
+            command.env_remove(name);
+        }
         command.stdout(log.try_clone().expect("an open file can be cloned")).stderr(log);
         command
     }
 }
+
+/// What leads programs out of the network of this machine: tests talk to themselves alone.
+pub(crate) const WAYS_OUT: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
 
 /// A running server. Dropping it ends it and everything it started.
 pub struct Process {
@@ -113,9 +119,28 @@ pub struct Process {
     log: PathBuf,
     stop: Signal,
     ended: Option<ExitStatus>,
+    /// What it had started when it was killed.
+    orphans: Vec<usage::Member>,
 }
 
 impl Process {
+    /// Starts `words`, a program and its arguments, as `name` in `directory`, where its log goes too, and
+    /// waits until `ready` answers yes: for what has no home of its own here.
+    ///
+    /// # Panics
+    /// With its log, if it ends or is not ready in time.
+    #[track_caller]
+    pub fn run(
+        name: &'static str,
+        words: &[String],
+        directory: &Path,
+        ready: impl FnMut() -> bool,
+    ) -> Process {
+        let (first, arguments) = words.split_first().expect("a program is named");
+        let launch = Launch::new(name, program(first), directory).args(arguments.iter().cloned());
+        launch.start(ready)
+    }
+
     /// Its process id; the measurements of [`usage`] start from it.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -143,18 +168,35 @@ impl Process {
         wait_for(patience, || self.poll())
     }
 
-    /// Ends it as its own users would, then by force; also whatever it started and left behind.
+    /// Ends it as its own users would, then by force; also whatever it started and left behind. None of them
+    /// lives when this returns.
     pub fn stop(&mut self) -> ExitStatus {
         let family = usage::tree(self.pid());
         self.signal(self.stop);
         let status = self.wait_end(GOODBYE).unwrap_or_else(|| self.kill());
-        family.iter().filter(|member| member.pid != self.pid()).for_each(usage::Member::kill);
+        self.orphans.extend(family);
+        self.end_orphans();
         status
     }
 
-    /// Ends it by force, leaving it no time to say anything.
+    /// Ends it by force with all that it started, and returns when none of them lives. What [`Process::kill`]
+    /// leaves behind of a server of several processes goes on serving for a while.
+    pub fn kill_all(&mut self) -> ExitStatus {
+        let status = self.kill();
+        self.end_orphans();
+        status
+    }
+
+    fn end_orphans(&mut self) {
+        let orphans = std::mem::take(&mut self.orphans);
+        orphans.iter().for_each(usage::Member::kill);
+        let _ = wait_until(GOODBYE, || !orphans.iter().any(usage::Member::is_alive));
+    }
+
+    /// Ends it alone by force, leaving it no time to say anything.
     pub fn kill(&mut self) -> ExitStatus {
         if self.is_running() {
+            self.orphans = usage::tree(self.pid());
             let _ = self.child.kill(); // it may end in between
         }
         let status = self.child.wait().expect("a child can be waited for");
@@ -230,7 +272,25 @@ mod tests {
         assert!(wait_until(PATIENCE, || usage::tree(pid).len() == 2));
         let family = usage::tree(pid);
         drop(process);
-        assert!(wait_until(PATIENCE, || !family.iter().any(usage::Member::is_alive)), "{family:?}");
+        assert!(!family.iter().any(usage::Member::is_alive), "{family:?}");
+    }
+
+    #[test]
+    fn killing_all_of_a_process_leaves_nothing_of_it_and_killing_it_alone_nothing_for_long() {
+        let directory = tempfile::tempdir().unwrap();
+        for all in [true, false] {
+            let mut process = shell("setsid sleep 1000 & wait", &directory).spawn();
+            assert!(wait_until(PATIENCE, || usage::tree(process.pid()).len() == 2));
+            let family = usage::tree(process.pid());
+            if all {
+                process.kill_all();
+            } else {
+                process.kill();
+                assert!(family[1].is_alive());
+                drop(process);
+            }
+            assert!(!family.iter().any(usage::Member::is_alive), "{family:?}");
+        }
     }
 
     #[test]

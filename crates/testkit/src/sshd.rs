@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -31,8 +31,17 @@ impl Sshd {
     /// With the server's own words, if it does not start.
     #[track_caller]
     pub fn start() -> Sshd {
+        Sshd::start_on(loopback(0).ip())
+    }
+
+    /// [`Sshd::start`] at another of this machine's addresses.
+    ///
+    /// # Panics
+    /// With the server's own words, if it does not start.
+    #[track_caller]
+    pub fn start_on(ip: IpAddr) -> Sshd {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
-        let address = loopback(free_port());
+        let address = SocketAddr::new(ip, free_port());
         make_keys(directory.path());
         let config = directory.path().join("sshd_config");
         write(&config, &configuration(directory.path(), address));
@@ -48,6 +57,11 @@ impl Sshd {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Its process.

@@ -57,7 +57,27 @@ impl Tieline {
     pub fn start_under(binary: &Path, tool: &[&str], config: &str) -> Tieline {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         write_config(directory.path(), config);
-        let launch = Launch::under(tool, "tieline", binary.to_owned(), directory.path()).arg("run");
+        Tieline::launch(tool, binary, directory, &["run"])
+    }
+
+    /// Runs `tieline demo` with `arguments`, alone in a temporary directory.
+    ///
+    /// # Panics
+    /// With all it said, if it does not get ready.
+    #[track_caller]
+    pub fn demo(arguments: &[&str]) -> Tieline {
+        let directory = tempfile::tempdir().expect("the temporary directory is writable");
+        // Two that start in the same moment want the same ports; one that has them shows it to the next.
+        let lock = fs::File::create(std::env::temp_dir().join("tieline-demo.lock"));
+        let lock = lock.expect("the temporary directory is writable");
+        lock.lock().expect("a file can be locked");
+        Tieline::launch(&[], &Tieline::binary(), directory, &[&["demo"], arguments].concat())
+    }
+
+    #[track_caller]
+    fn launch(tool: &[&str], binary: &Path, directory: TempDir, arguments: &[&str]) -> Tieline {
+        let launch = Launch::under(tool, "tieline", binary.to_owned(), directory.path());
+        let launch = launch.args(arguments.iter().copied());
         let socket = directory.path().join(DATA).join("admin.sock");
         let process = launch.start(|| {
             http_over_unix(&socket, "GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
@@ -232,6 +252,27 @@ impl Tieline {
         self.data().join("admin.sock")
     }
 
+    /// What it keeps of an agent that has joined.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    #[track_caller]
+    pub fn known_agent(&self, name: &str) -> Value {
+        let text = fs::read(self.data().join("agents/known").join(name)).expect("the agent has joined");
+        serde_json::from_slice(&text).expect("what is kept of an agent is JSON")
+    }
+
+    /// Changes that, as another process would: in one step.
+    ///
+    /// # Panics
+    /// If the data directory cannot be written.
+    #[track_caller]
+    pub fn set_known_agent(&self, name: &str, known: &Value) {
+        let (draft, file) = (self.data().join("draft"), self.data().join("agents/known").join(name));
+        fs::write(&draft, known.to_string()).expect("the data directory is writable");
+        fs::rename(&draft, file).expect("the data directory is writable");
+    }
+
     /// All it has written to its standard output and error.
     pub fn log(&self) -> String {
         self.process.log()
@@ -240,6 +281,16 @@ impl Tieline {
     /// Its open file descriptors.
     pub fn fd_count(&self) -> usize {
         usage::fd_count(self.pid())
+    }
+
+    /// How many of those are ends of kernel pipes.
+    pub fn pipe_end_count(&self) -> usize {
+        usage::pipe_end_count(self.pid())
+    }
+
+    /// How many bytes lie in those.
+    pub fn pipe_bytes(&self) -> u64 {
+        usage::pipe_bytes(self.pid())
     }
 
     /// Its resident memory, in KiB.

@@ -1,8 +1,11 @@
 //! What a process and its children use, read from `/proc`.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// One process, told from a later one with the same id by the moment it started.
@@ -82,6 +85,30 @@ pub fn own_memory_kib(pid: u32) -> u64 {
 /// Open file descriptors of the process alone.
 pub fn fd_count(pid: u32) -> usize {
     numbers_in(&format!("/proc/{pid}/fd")).len()
+}
+
+/// How many of those are ends of kernel pipes.
+pub fn pipe_end_count(pid: u32) -> usize {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("pipe:")).count()
+}
+
+/// How many bytes lie now in kernel pipes of which it has both ends: those of spliced transfers whose
+/// receivers take no more.
+pub fn pipe_bytes(pid: u32) -> u64 {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let ends = entries.filter_map(|entry| Some((fs::read_link(entry.path()).ok()?, entry.path())));
+    let mut pipes: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+    for (pipe, end) in ends.filter(|(to, _)| to.to_string_lossy().starts_with("pipe:")) {
+        pipes.entry(pipe).or_default().push(end);
+    }
+    let held = |ends: &Vec<PathBuf>| {
+        let [_, end, ..] = &ends[..] else { return None };
+        let read = rustix::fs::open(end, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).ok()?;
+        rustix::io::ioctl_fionread(&read).ok()
+    };
+    pipes.values().filter_map(held).sum()
 }
 
 /// Threads of the process alone.

@@ -1,28 +1,50 @@
 //! Making connections.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, sockopt};
-use tieline_base::EndpointAddr;
+use tieline_base::{Address, EndpointAddr, FarService};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::Io;
 
 /// What every dialed connection gets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DialOptions {
     /// TCP keep-alive after so much silence; `None` leaves it off.
     pub keepalive: Option<Duration>,
+    /// Who reaches what agents offer; `None`: nobody does.
+    pub far: Option<FarSites>,
 }
+
+/// Reaches what no socket of this machine does: services behind agents.
+pub trait DialFar: fmt::Debug + Send + Sync {
+    /// Opens a stream to a service, without a deadline: the caller has one.
+    fn dial(&self, far: &FarService) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>>;
+}
+
+/// The far sites of this process. Two are the same if they are one.
+#[derive(Clone, Debug)]
+pub struct FarSites(pub Arc<dyn DialFar>);
+
+impl PartialEq for FarSites {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for FarSites {}
 
 /// RFC 8305 §5: how long the first address is tried alone before the second joins the race.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -35,11 +57,36 @@ pub async fn dial(address: &EndpointAddr, options: &DialOptions) -> io::Result<I
     let io = match address {
         EndpointAddr::Socket(socket) => begin_tcp(socket, options)?,
         EndpointAddr::Unix(path) => dial_unix(path)?,
+        EndpointAddr::Agent(far) => return dial_far(far, options).await,
     };
     if let Io::Tcp(tcp) = &io {
         poll_fn(|cx| poll_connected(tcp, cx)).await?;
     }
     Ok(io)
+}
+
+/// Resolves a name by what the machine has for it and connects, without a deadline: for those who dial now
+/// and then, and need no balance.
+///
+/// # Errors
+/// As [`dial`], and that the name does not resolve.
+pub async fn dial_named(address: &Address, options: &DialOptions) -> io::Result<Io> {
+    let found = match address {
+        Address::Socket(socket) => vec![EndpointAddr::Socket(*socket)],
+        Address::Unix(path) => vec![EndpointAddr::Unix(path.as_path().into())],
+        Address::Agent(far) => vec![EndpointAddr::Agent(Box::new(far.clone()))],
+        Address::Name { host, port } => {
+            tokio::net::lookup_host((host.as_str(), *port)).await?.map(EndpointAddr::Socket).collect()
+        }
+    };
+    dial_first(&found, options).await.map(|(_, io)| io)
+}
+
+async fn dial_far(far: &FarService, options: &DialOptions) -> io::Result<Io> {
+    match &options.far {
+        Some(FarSites(sites)) => sites.dial(far).await,
+        None => Err(io::Error::new(io::ErrorKind::Unsupported, "nothing here leads to agents")),
+    }
 }
 
 fn begin_tcp(socket: &SocketAddr, options: &DialOptions) -> io::Result<Io> {

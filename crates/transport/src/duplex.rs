@@ -14,8 +14,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::Io;
-use crate::pipe::Pipe;
+use crate::pipe::{PIPE_SIZE, Pipe};
 use crate::stall::Watch;
+use crate::throttle::{Throttle, Throttles};
 
 /// One of the two ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +31,14 @@ pub enum Side {
 pub trait Meter {
     /// `bytes` (more than 0) that `from` sent were handed on.
     fn moved(&self, from: Side, bytes: usize);
+
+    /// Whether it reads along with what `from` sends: for that long nothing of it is spliced.
+    fn reads(&self, _from: Side) -> bool {
+        false
+    }
+
+    /// What `from` sent next, before it is handed on; only while it reads along.
+    fn read(&self, _from: Side, _bytes: &[u8]) {}
 }
 
 /// How it ended.
@@ -60,6 +69,14 @@ impl Duplex {
         Self { client, upstream, up, down: Flow::default(), first: None, broken: None }
     }
 
+    /// The same, held back by these.
+    #[must_use]
+    pub fn throttled(mut self, by: Throttles) -> Self {
+        self.up.throttle = by.up.map(Box::new);
+        self.down.throttle = by.down.map(Box::new);
+        self
+    }
+
     /// Moves bytes until both sides are done, for a future to poll: not again once it is ready. May be
     /// dropped at any time: both sockets then close.
     pub fn poll(&mut self, meter: &impl Meter, cx: &mut Context<'_>) -> Poll<Closed> {
@@ -72,6 +89,13 @@ impl Duplex {
             return Poll::Pending;
         }
         Poll::Ready(self.close())
+    }
+
+    /// Both sides, the client's first, for last words of ours to one of them; `None` while something is on
+    /// its way that they would cut in two.
+    pub fn sides(&mut self) -> Option<(&mut Io, &mut Io)> {
+        let is_quiet = |flow: &Flow| matches!(flow.held, Held::Nothing);
+        (is_quiet(&self.up) && is_quiet(&self.down)).then_some((&mut self.client, &mut self.upstream))
     }
 
     fn close(&mut self) -> Closed {
@@ -101,6 +125,8 @@ struct Flow {
     small_fills: u8,
     watched: Watch,
     stage: FlowStage,
+    /// Boxed: hardly any has one.
+    throttle: Option<Box<Throttle>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -200,7 +226,7 @@ impl<M: Meter> Turn<'_, '_, M> {
             flow.stage = FlowStage::Done;
             return Poll::Ready(Ok(()));
         }
-        let moved = ready!(flow.receive(from, to, self.cx))?;
+        let moved = ready!(flow.receive(from, to, (self.meter, sender), self.cx))?;
         if moved == 0 {
             flow.stage = FlowStage::Ending;
             self.first.get_or_insert(sender);
@@ -251,13 +277,7 @@ impl Flow {
                     let sent = ready!(Pin::new(&mut *to).poll_write(cx, &left.bytes[left.sent..]));
                     sent.map(|sent| left.sent += sent)
                 }
-                Held::Pipe(pipe) => {
-                    ready!(to.poll_ready(Interest::WRITABLE, cx)).map_err(|error| (End::Receiver, error))?;
-                    match to.try_plain(Interest::WRITABLE, |socket| pipe.drain(&socket)) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                        drained => drained.map(|_| ()),
-                    }
-                }
+                Held::Pipe(pipe) => ready!(pipe.poll_drain(to, cx)).map(drop),
             };
             sent.map_err(|error| (End::Receiver, error))?;
             self.release_if_empty();
@@ -276,24 +296,54 @@ impl Flow {
     }
 
     /// Takes what the sender has, by the cheaper way for what it sends: 0 at its end.
-    fn receive(&mut self, from: &mut Io, to: &mut Io, cx: &mut Context<'_>) -> Step<usize> {
-        if self.bulk && from.is_plain() && to.is_plain() {
+    fn receive(
+        &mut self,
+        from: &mut Io,
+        to: &mut Io,
+        told: (&impl Meter, Side),
+        cx: &mut Context<'_>,
+    ) -> Step<usize> {
+        let (meter, sender) = told;
+        let most = match &mut self.throttle {
+            None => SCRATCH,
+            Some(throttle) => {
+                // Before its turn is taken: who has nothing to send needs none.
+                ready!(from.poll_ready(Interest::READABLE, cx)).map_err(|error| (End::Sender, error))?;
+                ready!(throttle.poll_grant(SCRATCH, cx))
+            }
+        };
+        if self.bulk && self.throttle.is_none() && from.is_plain() && to.is_plain() && !meter.reads(sender) {
             ready!(from.poll_ready(Interest::READABLE, cx)).map_err(|error| (End::Sender, error))?;
             // Without a descriptor left for a pipe, reading needs none.
             if let Ok(pipe) = Pipe::take() {
                 return self.splice(pipe, from, cx);
             }
         }
-        self.copy(from, to, cx)
+        let copied = self.copy(from, to, most, told, cx);
+        if let (Some(throttle), Poll::Ready(Ok(count))) = (&mut self.throttle, &copied) {
+            throttle.went(*count);
+        }
+        copied
     }
 
-    /// Reads into the shared buffer and writes it on; keeps what the receiver does not take.
-    fn copy(&mut self, from: &mut Io, to: &mut Io, cx: &mut Context<'_>) -> Step<usize> {
+    /// Reads `most` bytes at most into the shared buffer and writes them on; keeps what the receiver does not
+    /// take.
+    fn copy(
+        &mut self,
+        from: &mut Io,
+        to: &mut Io,
+        most: usize,
+        (meter, sender): (&impl Meter, Side),
+        cx: &mut Context<'_>,
+    ) -> Step<usize> {
         BUFFER.with_borrow_mut(|buffer| {
-            let mut space = ReadBuf::new(buffer);
+            let mut space = ReadBuf::new(&mut buffer[..most]);
             ready!(Pin::new(from).poll_read(cx, &mut space)).map_err(|error| (End::Sender, error))?;
             let bytes = space.filled();
             self.bulk = bytes.len() == SCRATCH;
+            if meter.reads(sender) {
+                meter.read(sender, bytes);
+            }
             let sent = match bytes {
                 [] => 0,
                 _ => match Pin::new(to).poll_write(cx, bytes) {
@@ -308,17 +358,11 @@ impl Flow {
 
     /// Moves pages into a pipe, from which [`Flow::flush`] moves them on.
     fn splice(&mut self, mut pipe: Pipe, from: &Io, cx: &mut Context<'_>) -> Step<usize> {
-        let moved = loop {
-            match from.try_plain(Interest::READABLE, |socket| pipe.fill(&socket)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if from.poll_ready(Interest::READABLE, cx).is_pending() {
-                        pipe.give_back();
-                        return Poll::Pending;
-                    }
-                }
-                moved => break moved.map_err(|error| (End::Sender, error))?,
-            }
+        let Poll::Ready(moved) = pipe.poll_fill(from, PIPE_SIZE, cx) else {
+            pipe.give_back();
+            return Poll::Pending;
         };
+        let moved = moved.map_err(|error| (End::Sender, error))?;
         self.small_fills = if moved < SMALL_FILL { self.small_fills + 1 } else { 0 };
         self.bulk = self.small_fills < SMALL_FILLS_MAX;
         self.held = Held::Pipe(pipe);

@@ -1,16 +1,18 @@
 //! One conversation's bytes, whatever carries them.
 
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind::WouldBlock;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, Shutdown, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::plain;
 use crate::stall::{self, Watch};
 use crate::stream::Stream;
 use crate::tls::TlsStream;
@@ -58,6 +60,22 @@ impl Io {
         }
     }
 
+    /// Whether it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Io::Tls(_))
+    }
+
+    /// Whether it is a unix socket: both ends are on this machine.
+    pub fn is_local(&self) -> bool {
+        matches!(self.socket(), Some(Socket::Unix(_)))
+    }
+
+    /// What a conversation with a server inside TLS can be bound to: the hash of its certificate (RFC 5929
+    /// §4). `None` without TLS, and where no hash is agreed on.
+    pub fn peer_end_point(&self) -> Option<Box<[u8]>> {
+        if let Io::Tls(tls) = self { tls.peer_end_point() } else { None }
+    }
+
     /// Whether the socket's bytes are the conversation's, so that the kernel may move them.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self, Io::Tcp(_) | Io::Unix(_))
@@ -103,6 +121,7 @@ impl Io {
                 *tls.carrier_mut() = moved;
                 Ok(Io::Tls(tls))
             }
+            Io::Stream(stream) if stream.roams() => Ok(Io::Stream(stream)),
             // It moves with what it is part of.
             Io::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -123,9 +142,77 @@ impl Io {
     /// poller, which may not have heard yet.
     pub fn is_silent(&self) -> bool {
         use rustix::net::{RecvFlags, recv};
+        if let Io::Stream(stream) = self {
+            return stream.is_silent();
+        }
         let Some(socket) = self.descriptor() else { return false };
         let peeked = recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         peeked.err() == Some(rustix::io::Errno::AGAIN)
+    }
+
+    /// How many bytes its peer has not acknowledged, of those that were written; `None` where nobody knows.
+    /// Under TLS they are those of its records.
+    pub fn unacknowledged(&self) -> Option<u64> {
+        unacknowledged(self.descriptor()?)
+    }
+
+    /// Whether reading is not worth it, as far as the poller has heard; of what is not plain that is not
+    /// known without trying. Whoever asked to be woken still is.
+    pub fn has_heard_nothing(&self) -> bool {
+        let heard = self.try_plain(Interest::READABLE, |_| Ok(()));
+        matches!(heard, Err(error) if error.kind() == WouldBlock)
+    }
+
+    /// Whether nothing has come, neither bytes nor an end, as far as the poller has heard: costs a system
+    /// call only if it has heard of something. Wakes nobody later.
+    pub fn is_quiet(&mut self) -> bool {
+        use rustix::net::{RecvFlags, recv};
+        if !self.is_plain() {
+            return self.is_quiet_asking_nobody();
+        }
+        let peek = |socket: BorrowedFd<'_>| {
+            Ok(recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(drop)?)
+        };
+        matches!(self.try_plain(Interest::READABLE, peek), Err(error) if error.kind() == WouldBlock)
+    }
+
+    /// The same; whoever waited to be woken by what comes is forgotten.
+    pub fn is_quiet_asking_nobody(&mut self) -> bool {
+        let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
+        Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+    }
+
+    /// Keeping material of the TLS that it ends in (RFC 8446 §7.5), the same at both ends and at no other
+    /// connection; `None` where it is neither TLS nor QUIC.
+    pub fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
+        match self {
+            Io::Tls(tls) => tls.export(label),
+            Io::Stream(stream) => stream.export(label),
+            Io::Tcp(_) | Io::Unix(_) => None,
+        }
+    }
+
+    /// Has the kernel give the connection up when what was written is unconfirmed for so long.
+    pub fn give_up_after(&self, silence: Duration) {
+        if let Some(Socket::Tcp(tcp)) = self.socket() {
+            let milliseconds = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+            // Without it the end comes later.
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(tcp, milliseconds);
+        }
+    }
+
+    /// Fits a TCP connection for carrying others over a long way: at most `unsent` bytes wait in the kernel,
+    /// where nothing overtakes them, and a lost packet alone is no reason to slow down, where the kernel can
+    /// tell (BBR). Both are left as they are where they cannot be had.
+    pub fn haul(&self, unsent: u32) {
+        if let Some(Socket::Tcp(tcp)) = self.socket() {
+            let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(unsent);
+            let near = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+            // It paces what it sends, which on one machine costs time and gains nothing.
+            if !near {
+                let _ = rustix::net::sockopt::set_tcp_congestion(tcp, "bbr");
+            }
+        }
     }
 
     /// Makes the coming close a reset, so that the peer cannot take a broken stream for a whole one.
@@ -176,6 +263,20 @@ impl Io {
         Some(error.unwrap_or_else(Some).unwrap_or_else(unnamed))
     }
 
+    /// Whether reading is worth it; else the task is woken when it becomes so. For those who would rather
+    /// take their room when there is something to be put there.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let heard = self.try_plain(Interest::READABLE, |_| Ok(()));
+        match heard {
+            Err(error) if error.kind() == WouldBlock => {
+                // What went wrong with the poller, reading says.
+                self.poll_ready(Interest::READABLE, cx).map(drop)
+            }
+            // Of what is not plain it is not known without trying.
+            _ => Poll::Ready(()),
+        }
+    }
+
     /// Whether trying is worth it: what TLS has decrypted already needs no socket.
     pub(crate) fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self, interest.is_readable()) {
@@ -205,6 +306,17 @@ impl Io {
     }
 }
 
+/// What is left in the queue that a socket sends from (`SIOCOUTQ`).
+#[allow(unsafe_code)]
+fn unacknowledged(socket: BorrowedFd<'_>) -> Option<u64> {
+    use rustix::ioctl::{Getter, Opcode, ioctl};
+    const SIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode;
+    // SAFETY: the kernel writes one `int` for this opcode, which is what the getter has room for, and it is
+    // asked of a socket that is open as long as it is borrowed.
+    let count = unsafe { ioctl(socket, Getter::<SIOCOUTQ, std::ffi::c_int>::new()) };
+    count.ok().and_then(|count| u64::try_from(count).ok())
+}
+
 fn shutdown_write(socket: impl AsFd) -> io::Result<()> {
     match rustix::net::shutdown(socket, Shutdown::Write) {
         // The peer reset it meanwhile: reading will say so.
@@ -220,8 +332,8 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            Io::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+            Io::Tcp(tcp) => plain::poll_read(tcp, cx, buffer),
+            Io::Unix(unix) => plain::poll_read(unix, cx, buffer),
             Io::Tls(tls) => tls.poll_read(cx, buffer),
             Io::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
@@ -231,8 +343,8 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Io::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+            Io::Tcp(tcp) => plain::poll_write(tcp, cx, bytes),
+            Io::Unix(unix) => plain::poll_write(unix, cx, bytes),
             Io::Tls(tls) => tls.poll_write(cx, bytes),
             Io::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
@@ -293,6 +405,18 @@ mod tests {
         let mut heard = [0; 8];
         far.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"headbody");
+    }
+
+    #[tokio::test]
+    async fn what_the_peer_has_not_taken_is_known() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let _far = listener.accept().unwrap();
+        // More than the receiver's window, which nobody opens any more.
+        let written = near.write(&vec![7; 1 << 20]).await.unwrap() as u64;
+        let io = Io::Tcp(near);
+        let left = io.unacknowledged().unwrap();
+        assert!(left > 0 && left <= written, "{left} of {written}");
     }
 
     #[test]

@@ -9,19 +9,28 @@
 mod descriptors;
 mod dial;
 mod duplex;
+mod ferry;
 mod io;
 mod listen;
 mod pipe;
+mod plain;
+mod quic;
 mod settle;
 mod stall;
 mod stream;
+mod throttle;
 pub mod tls;
 
 pub use descriptors::{FileLimit, is_exhaustion, raise_file_limit};
-pub use dial::{DialOptions, dial, dial_first};
+pub use dial::{DialFar, DialOptions, FarSites, dial, dial_first, dial_named};
 pub use duplex::{Closed, Duplex, Meter, Side};
+pub use ferry::Ferry;
 pub use io::Io;
-pub use listen::{Accepted, Acceptor, BindError, Bound, ListenOptions};
+pub use listen::{Accepted, Acceptor, Adopted, BindError, Bound, ListenOptions};
+pub use quic::{
+    Family, QuicAcceptor, QuicBound, QuicClient, QuicError, QuicIncoming, QuicServer, accept_quic, dial_quic,
+};
 pub use settle::{Front, Hello, SettleError, settle};
-pub use stall::{Watch, rouse_stalled};
+pub use stall::{Watch, rouse_stalled, watch};
 pub use stream::Stream;
+pub use throttle::{Bucket, Throttle, Throttles};

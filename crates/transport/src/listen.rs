@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::Io;
+use crate::quic::QuicIncoming;
 
 /// How a listening socket is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +68,7 @@ impl Bound {
         let bound = match address {
             Address::Socket(socket) => bind_tcp(*socket, options),
             Address::Unix(path) => bind_unix(path, options),
-            Address::Name { .. } => {
+            Address::Name { .. } | Address::Agent(_) => {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "a listener needs an IP address, not a name"))
             }
         };
@@ -163,10 +164,24 @@ pub struct Acceptor {
 /// A connection just taken from the kernel, not yet tied to a worker: it may be handed to another.
 #[derive(Debug)]
 pub struct Accepted {
-    socket: OwnedFd,
-    family: AddressFamily,
+    carrier: Taken,
     /// The peer of the socket.
     pub client: ClientAddr,
+}
+
+#[derive(Debug)]
+enum Taken {
+    Socket(OwnedFd, AddressFamily),
+    Quic(QuicIncoming),
+}
+
+/// A connection tied to a worker.
+#[derive(Debug)]
+pub enum Adopted {
+    /// Bytes can be read.
+    Io(Io),
+    /// Its handshake is to come.
+    Quic(QuicIncoming),
 }
 
 impl Acceptor {
@@ -220,7 +235,7 @@ impl Acceptor {
     fn take(&self, socket: &AsyncFd<Arc<OwnedFd>>) -> io::Result<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = rustix::net::acceptfrom_with(socket.get_ref(), flags)?;
-        Ok(Accepted { socket, family: self.family, client: client_of(peer) })
+        Ok(Accepted { carrier: Taken::Socket(socket, self.family), client: client_of(peer) })
     }
 }
 
@@ -230,12 +245,19 @@ fn client_of(peer: Option<SocketAddrAny>) -> ClientAddr {
 }
 
 impl Accepted {
+    pub(crate) fn quic(incoming: QuicIncoming, client: ClientAddr) -> Accepted {
+        Accepted { carrier: Taken::Quic(incoming), client }
+    }
+
     /// Ties the connection to the current worker.
     ///
     /// # Errors
     /// When the kernel cannot watch it.
-    pub fn adopt(self) -> io::Result<Io> {
-        Io::adopt(self.socket, self.family)
+    pub fn adopt(self) -> io::Result<Adopted> {
+        match self.carrier {
+            Taken::Socket(socket, family) => Io::adopt(socket, family).map(Adopted::Io),
+            Taken::Quic(incoming) => Ok(Adopted::Quic(incoming)),
+        }
     }
 }
 

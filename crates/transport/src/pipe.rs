@@ -3,8 +3,12 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+
+use crate::Io;
 
 /// How much one splice asks for; also the size wished for each pipe, in bytes. Larger pipes mean fewer system
 /// calls; much larger ones fall out of the processor's cache and let one connection starve its neighbours.
@@ -45,15 +49,41 @@ impl Pipe {
         self.held
     }
 
-    /// Moves what `from` has, up to [`PIPE_SIZE`], into the pipe: 0 at its end.
-    pub(crate) fn fill(&mut self, from: &impl AsFd) -> io::Result<usize> {
-        let moved = splice(from.as_fd(), None, &self.write, None, PIPE_SIZE, FLAGS)?;
+    /// Moves what `from`, which is plain, has into the pipe, up to `most` bytes and [`PIPE_SIZE`]: 0 at its
+    /// end. The pipe must be empty: one that is full would be taken for a sender that has nothing.
+    pub(crate) fn poll_fill(
+        &mut self,
+        from: &Io,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(from.poll_ready(Interest::READABLE, cx))?;
+            match from.try_plain(Interest::READABLE, |socket| self.fill(&socket, most.min(PIPE_SIZE))) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
+        }
+    }
+
+    /// Moves what the pipe holds into `to`, which is plain, as much as it takes.
+    pub(crate) fn poll_drain(&mut self, to: &Io, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(to.poll_ready(Interest::WRITABLE, cx))?;
+            match to.try_plain(Interest::WRITABLE, |socket| self.drain(&socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
+        }
+    }
+
+    fn fill(&mut self, from: &impl AsFd, most: usize) -> io::Result<usize> {
+        let moved = splice(from.as_fd(), None, &self.write, None, most, FLAGS)?;
         self.held += moved;
         Ok(moved)
     }
 
-    /// Moves what the pipe holds into `to`, as much as it takes.
-    pub(crate) fn drain(&mut self, to: &impl AsFd) -> io::Result<usize> {
+    fn drain(&mut self, to: &impl AsFd) -> io::Result<usize> {
         let moved = splice(&self.read, None, to.as_fd(), None, self.held, FLAGS)?;
         self.held -= moved;
         Ok(moved)

@@ -20,7 +20,7 @@ struct Stalled {
 pub struct Watch(u32);
 
 /// Asks to be woken by the next [`rouse_stalled`] on this thread; tells whether that was news.
-pub(crate) fn watch(last: &mut Watch, cx: &Context<'_>) -> bool {
+pub fn watch(last: &mut Watch, cx: &Context<'_>) -> bool {
     STALLED.with_borrow_mut(|stalled| {
         let this = Watch(stalled.round.wrapping_add(1));
         let asks = *last != this;

@@ -17,4 +17,20 @@ pub trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {
     /// What broke it, while nobody reads it; pending, and `cx` woken, until something does. One that is
     /// merely half-closed is not broken.
     fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error>;
+
+    /// Whether any worker can have it, whoever carries it.
+    fn roams(&self) -> bool {
+        false
+    }
+
+    /// Keeping material that both ends can make and nobody else, the same for the same label (RFC 8446 §7.5);
+    /// `None` where nothing of the kind was agreed on.
+    fn export(&self, _label: &[u8]) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// Whether nothing waits to be read, neither bytes nor an end; false where that is not known.
+    fn is_silent(&self) -> bool {
+        false
+    }
 }

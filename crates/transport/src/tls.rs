@@ -7,6 +7,7 @@
 mod accept;
 mod certificates;
 mod client;
+mod end_point;
 mod error;
 mod files;
 mod names;
@@ -25,7 +26,7 @@ pub use accept::{Handshake, accept_tls, accept_tls_after};
 pub use certificates::CertificateFiles;
 pub use client::{ClientTls, ClientTlsSettings, Roots, Verify, connect_tls};
 pub use error::{TlsAcceptError, TlsConnectError, TlsError};
-pub use peer::{ClientCertificate, Fingerprint};
+pub use peer::{ClientCertificate, Fingerprint, serial_of, valid_since};
 pub use self_signed::self_signed;
 pub use server::{ClientCertificates, ServerTls, ServerTlsSettings};
 pub use stream::TlsStream;
@@ -69,6 +70,14 @@ pub enum TlsVersion {
 }
 
 impl TlsVersion {
+    /// As everybody calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TlsVersion::Tls12 => "TLSv1.2",
+            TlsVersion::Tls13 => "TLSv1.3",
+        }
+    }
+
     /// Itself and what is newer.
     fn and_newer(self) -> &'static [&'static rustls::SupportedProtocolVersion] {
         match self {

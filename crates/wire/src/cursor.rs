@@ -23,6 +23,11 @@ impl<'a> Cursor<'a> {
         self.rest.first().copied()
     }
 
+    /// All that is left, left in place.
+    pub(crate) fn unread(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
@@ -62,6 +67,13 @@ impl<'a> Cursor<'a> {
         let text = self.take(end)?;
         self.take(1)?;
         Some(text)
+    }
+
+    /// The bytes that `read` takes, if it takes what it wants.
+    pub(crate) fn while_read(&mut self, read: impl FnOnce(&mut Self) -> Option<()>) -> Option<&'a [u8]> {
+        let before = self.rest;
+        read(self)?;
+        Some(&before[..before.len() - self.rest.len()])
     }
 
     pub(crate) fn rest(self) -> &'a [u8] {

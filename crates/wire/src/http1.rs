@@ -10,6 +10,7 @@
 //! input; only trailers are copied.
 
 mod authority;
+mod block;
 mod bytes;
 mod chunked;
 mod encode;
@@ -31,7 +32,7 @@ mod trailers;
 pub use chunked::{Chunk, ChunkedDecoder, Progress};
 pub use encode::{
     CHUNK_END, LAST_CHUNK, encode_chunk_head, encode_last_chunk, encode_request_line, encode_status_line,
-    push_decimal, push_field,
+    push_field,
 };
 pub use error::HttpError;
 pub use fields::{FIELDS_MAX, Field, Fields, Room};

@@ -50,6 +50,8 @@ struct Page<'a> {
 #[derive(Deserialize)]
 struct Row<'a> {
     id: u64,
+    /// The connection that it is a stream of.
+    parent: Option<u64>,
     #[serde(borrow)]
     listener: Cow<'a, str>,
     #[serde(borrow)]
@@ -60,6 +62,8 @@ struct Row<'a> {
     route: Option<Cow<'a, str>>,
     #[serde(borrow)]
     endpoint: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    carrier: Option<Cow<'a, str>>,
     #[serde(borrow)]
     stage: Cow<'a, str>,
     #[serde(borrow)]
@@ -132,7 +136,7 @@ fn print_table(out: &mut impl Write, rows: &[Row<'_>]) -> io::Result<()> {
     let heads = ["ID", "LISTENER", "CLIENT", "ROUTE", "ENDPOINT", "STAGE"];
     let mut widths = heads.map(str::len);
     for row in rows {
-        widths[0] = widths[0].max(row.id.checked_ilog10().unwrap_or(0) as usize + 1);
+        widths[0] = widths[0].max(digits(row.id) + row.parent.map_or(0, |parent| IN.len() + digits(parent)));
         for (width, cell) in widths[1..].iter_mut().zip(cells(row)) {
             *width = cell.chars().count().max(*width);
         }
@@ -145,7 +149,10 @@ fn print_table(out: &mut impl Write, rows: &[Row<'_>]) -> io::Result<()> {
         "ID", "LISTENER", "CLIENT", "ROUTE", "ENDPOINT", "STAGE", "AGE", "IDLE", "UP", "DOWN"
     )?;
     for row in rows {
-        write!(out, "{:<id$}", row.id)?;
+        match row.parent {
+            None => write!(out, "{:<id$}", row.id)?,
+            Some(parent) => write!(out, "{:<id$}", format!("{}{IN}{parent}", row.id))?,
+        }
         for (width, cell) in widths[1..].iter().zip(cells(row)) {
             write!(out, "  {cell:<width$}")?;
         }
@@ -157,11 +164,23 @@ fn print_table(out: &mut impl Write, rows: &[Row<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Stands between a stream's id and that of the connection that it is in.
+const IN: &str = " in ";
+
+fn digits(id: u64) -> usize {
+    id.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
 /// A row's words, in the order of their columns. Of one that has ended, why it did.
 fn cells<'r>(row: &'r Row<'_>) -> [Cow<'r, str>; 5] {
     let or_dash = |word: &'r Option<Cow<'_, str>>| word.as_deref().map_or("-".into(), printable);
     let stage = row.reason.as_deref().unwrap_or(&row.stage);
-    let [route, endpoint] = [or_dash(&row.route), or_dash(&row.endpoint)];
+    let endpoint = match &row.carrier {
+        // A link leads to no endpoint.
+        Some(carrier) if row.endpoint.is_none() => format!("over {}", printable(carrier)).into(),
+        _ => or_dash(&row.endpoint),
+    };
+    let route = or_dash(&row.route);
     let client = match &row.identity {
         Some(identity) => format!("{} ({})", printable(&row.client), printable(identity)).into(),
         None => printable(&row.client),

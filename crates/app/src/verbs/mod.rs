@@ -1,5 +1,6 @@
 //! The verbs that speak to a running server: each in its file, all by the one [`client::Client`].
 
+mod agents;
 mod client;
 mod drain;
 mod enable;
@@ -35,6 +36,8 @@ pub(crate) enum Verb {
     Reload(reload::ReloadArgs),
     /// Drain and stop
     Stop(stop::StopArgs),
+    /// Agents at far sites: which are linked up, by what, since when
+    Agents(agents::AgentsArgs),
     /// How the server stands
     Status(status::StatusArgs),
 }
@@ -61,6 +64,7 @@ async fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Enable(args) => enable::run(&args.target.client()?, args).await,
         Verb::Reload(args) => reload::run(&args.target.client()?, args).await,
         Verb::Stop(args) => stop::run(&args.target.client()?, args).await,
+        Verb::Agents(args) => agents::run(&args.target.client()?, args).await,
         Verb::Status(args) => status::run(&args.target.client()?, args).await,
     }
 }

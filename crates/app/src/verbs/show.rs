@@ -33,6 +33,7 @@ struct Story {
     peer: Option<String>,
     identity: Option<String>,
     sni: Option<String>,
+    carrier: Option<String>,
     route: Option<String>,
     upstream: Option<String>,
     endpoint: Option<String>,
@@ -87,13 +88,47 @@ pub(crate) async fn run(client: &Client, args: ShowArgs) -> anyhow::Result<ExitC
         out.write_all(&answer)?;
         writeln!(out)?;
     } else {
-        print(&mut out, &serde_json::from_slice(&answer)?)?;
+        let story: Story = serde_json::from_slice(&answer)?;
+        let streams =
+            if story.reason.is_none() { streams(client, story.id).await? } else { Streams::default() };
+        print(&mut out, &story, &streams)?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(out: &mut impl Write, story: &Story) -> io::Result<()> {
+/// The streams that a connection carries now.
+#[derive(Deserialize, Default)]
+struct Streams {
+    connections: Vec<Stream>,
+    total: usize,
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    id: u64,
+}
+
+/// So many are named.
+const STREAMS_MAX: usize = 20;
+
+async fn streams(client: &Client, of: u64) -> anyhow::Result<Streams> {
+    let filter = segment(&format!("parent={of}"));
+    let path = format!("/api/v1/connections?limit={STREAMS_MAX}&finished=false&filter={filter}");
+    Ok(serde_json::from_slice(&client.get(&path).await?)?)
+}
+
+impl Streams {
+    fn told(&self) -> String {
+        let ids: Vec<String> = self.connections.iter().map(|stream| stream.id.to_string()).collect();
+        match self.total.saturating_sub(ids.len()) {
+            0 => ids.join(", "),
+            more => format!("{} and {more} more", ids.join(", ")),
+        }
+    }
+}
+
+fn print(out: &mut impl Write, story: &Story, streams: &Streams) -> io::Result<()> {
     let opened = SignedDuration::from_secs_f64(story.opened_unix_seconds);
     let opened = Timestamp::from_duration(opened).unwrap_or(Timestamp::UNIX_EPOCH);
     writeln!(out, "connection {}, {} by listener \"{}\"", story.id, story.protocol, story.listener)?;
@@ -103,6 +138,7 @@ fn print(out: &mut impl Write, story: &Story) -> io::Result<()> {
         ("peer", &story.peer),
         ("identity", &story.identity),
         ("sni", &story.sni),
+        ("carrier", &story.carrier),
         ("route", &story.route),
         ("upstream", &story.upstream),
         ("endpoint", &story.endpoint),
@@ -110,6 +146,9 @@ fn print(out: &mut impl Write, story: &Story) -> io::Result<()> {
         if let Some(value) = value {
             line(name, value)?;
         }
+    }
+    if streams.total > 0 {
+        line("streams", &streams.told())?;
     }
     line("opened", &format!("{opened:.3}"))?;
     line("stands", &standing(story))?;
@@ -129,14 +168,14 @@ fn print(out: &mut impl Write, story: &Story) -> io::Result<()> {
 
 fn print_exchange(out: &mut impl Write, exchange: &Exchange) -> io::Result<()> {
     let ms = |seconds: f64| format!("{:.3}ms", seconds * 1e3);
-    let status = exchange.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
     let (at, took) = (ms(exchange.at_seconds), ms(exchange.duration_seconds));
-    writeln!(
-        out,
-        "  {at:>14}  #{:<4} {} -> {status} in {took}",
-        exchange.number,
-        printable(&exchange.asked)
-    )?;
+    // Not every protocol asks in words of its own, nor answers with a code.
+    let mut what = String::new();
+    if !exchange.asked.is_empty() {
+        let status = exchange.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+        what = format!("{} -> {status} ", printable(&exchange.asked));
+    }
+    writeln!(out, "  {at:>14}  #{:<4} {what}in {took}", exchange.number)?;
     let mut parts = vec![exchange.reason.clone()];
     parts.extend(exchange.detail.clone());
     parts.extend(exchange.route.as_ref().map(|route| format!("route \"{route}\"")));
@@ -179,7 +218,7 @@ mod tests {
             "detail": "connection refused",
         });
         let mut out = Vec::new();
-        print(&mut out, &serde_json::from_value(story).unwrap()).unwrap();
+        print(&mut out, &serde_json::from_value(story).unwrap(), &Streams::default()).unwrap();
         let expected = r#"connection 17, tcp by listener "web"
   client    10.0.0.1:5
   identity  ana

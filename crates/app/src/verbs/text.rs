@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use tieline_base::text::is_hostile;
+
 /// A duration in seconds, in two parts at most: `0.4s`, `42s`, `5m10s`, `2h05m`, `3d04h`.
 pub(super) struct Span(pub(super) f64);
 
@@ -23,20 +25,15 @@ impl fmt::Display for Span {
 
 /// `text` with every character spelled out that a terminal would obey instead of showing.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_hostile) {
+    let obeyed = |c: char| c.is_control() || is_hostile(c);
+    if !text.chars().any(obeyed) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if is_hostile(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     Cow::Owned(shown)
-}
-
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
-        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `1 connection`, `2 connections`.

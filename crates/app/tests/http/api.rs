@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tieline_testkit::{HttpAnswer, Nginx, finish, free_port, loopback, program};
+use tieline_testkit::{HttpAnswer, Nginx, PATIENCE, finish, free_port, loopback, program, wait_until};
 
 use crate::origin::Origin;
 use crate::site::{HTTP, Site};
@@ -215,6 +215,40 @@ fn bodies_are_held_as_far_as_the_config_says() {
     assert_eq!(guarded.origin.asked().body.len(), 1024);
     assert_eq!(guarded.origin.asked().body.len(), 1024);
     assert!(guarded.origin.is_unasked());
+}
+
+#[test]
+fn bodies_that_are_held_have_so_much_memory_and_no_more() {
+    let limits = "limits = { validated_body = \"64KiB\", validated_bodies = \"100KiB\" }";
+    let guarded = Guarded::start(ORDERS, "", limits);
+    // Two that are not whole, and no room for a third.
+    let begun = |length: usize| {
+        let mut client = guarded.site.connect();
+        let whole = post(&"x".repeat(60_000));
+        let end = whole.len() - 60_000 + length;
+        // It may be refused before all of it is sent.
+        let _ = client.send(&whole[..end]);
+        client
+    };
+    let first = begun(59_000);
+    let second = begun(30_000);
+    let held = || first_bytes(&guarded.site) >= 89_000;
+    assert!(wait_until(PATIENCE, held));
+    let mut third = begun(59_000);
+    let refused = third.answer("POST").unwrap();
+    assert_eq!((refused.status, refused.header("connection")), (503, Some("close")), "{}", refused.text());
+    assert_eq!(guarded.site.reason("/v1/orders"), "exhausted");
+    assert_eq!(guarded.ask(&post(SOUND)).status, 200, "a small one has room");
+    // Who gives up gives back.
+    drop(first);
+    drop(second);
+    assert!(wait_until(PATIENCE, || begun(60_000).answer("POST").unwrap().status == 400));
+}
+
+/// What all clients have sent so far.
+fn first_bytes(site: &Site) -> u64 {
+    let rows = crate::support::live(&site.tieline, "");
+    rows.iter().filter_map(|row| row["bytes_up"].as_u64()).sum()
 }
 
 #[test]

@@ -120,8 +120,7 @@ fn hold_out(server: &Server) {
     let cases = cases();
     assert!(cases.len() >= 300, "only {} cases", cases.len());
     // What begins as HTTP/2 is none of these: `http2_hostile.rs` has its own.
-    let timeouts =
-        "http2 = false\ntimeouts = { request_head = \"300ms\", body_gap = \"300ms\", idle = \"5s\" }";
+    let timeouts = "http2 = false\ntimeouts = { request_head = \"5s\", body_gap = \"5s\", idle = \"60s\" }";
     let config = OneRoute { listener: timeouts, ..HTTP };
     let site = Site::start(&config.to(&[server.address()]));
     const THREADS: usize = 8;
@@ -138,7 +137,12 @@ fn hold_out(server: &Server) {
         }
     });
     let all_probed = || server.lines().iter().filter(|line| line.contains("/probe/")).count() == cases.len();
-    assert!(wait_until(PATIENCE, all_probed), "every probe is written down, once");
+    // They write a line when they have answered.
+    let forwarded = || {
+        let seen = counts(&server.lines());
+        cases.iter().filter(|case| case.fate == Fate::Forwarded).all(|case| seen.contains_key(&case.path))
+    };
+    assert!(wait_until(PATIENCE, || all_probed() && forwarded()), "every one is written down, once");
     judge(&cases, &server.lines());
 }
 

@@ -33,7 +33,7 @@ impl Count {
         self.accepted.fetch_add(1, Ordering::SeqCst);
         // On a busy machine the kernel may hear on one core of the next connection before it has heard on
         // another of the end of the one before. Who is really there is still there in a moment.
-        for _ in 0..20 {
+        for _ in 0..400 {
             open.retain(|(stream, over)| {
                 let peeked = recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
                 let closed = matches!(peeked, Ok((0, _)) | Err(rustix::io::Errno::CONNRESET));
@@ -113,8 +113,8 @@ fn an_endpoint_never_sees_one_connection_more_than_its_cap() {
     // A look that takes a moment may miss that it was reached, but not that it was passed.
     assert!((2..=3).contains(&count.most()), "{} at once", count.most());
     let accepted = count.accepted.load(Ordering::SeqCst);
-    // 14 were closed by the endpoint; what else was made was needed.
-    assert!(accepted <= 60, "{accepted} connections for 400 requests");
+    // 14 were closed by the endpoint; a worker that needs a place takes it from what rests with another.
+    assert!(accepted <= 200, "{accepted} connections for 400 requests");
 }
 
 #[test]

@@ -87,13 +87,66 @@ fn endless_interim_answers_are_a_fault() {
     assert_eq!(site.reason("/endless"), "upstream-protocol-error");
 }
 
+/// A route that answers by itself, one that is not for everybody, and nothing else.
+const REFUSING: &str = "[[listener.web.route]]\naccess = \"public\"\npath = \"/full\"\n\
+    respond = { status = 503, body = \"no\" }\n\
+    [[listener.web.route]]\npath = \"/closed\"\nupstream = \"far\"\n\
+    [upstream.far]\nendpoints = [\"127.0.0.1:9\"]\n";
+
 #[test]
-fn a_body_that_a_fixed_answer_leaves_unread_closes_the_connection() {
-    let route = "[[listener.web.route]]\naccess = \"public\"\nrespond = { status = 503, body = \"no\" }\n";
-    let site = Site::with_routes(route);
+fn whoever_is_refused_may_ask_again_over_the_same_connection() {
+    let site = Site::with_routes(REFUSING);
     let mut client = site.connect();
-    let posted = client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n");
-    assert_eq!((posted.status, posted.header("connection")), (503, Some("close")));
-    let _ = client.send("GET /gone HTTP/1.1\r\n");
-    assert!(client.rest().is_ok_and(|rest| rest.is_empty()));
+    let bodies = ["", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"];
+    let sent = ["", "hello", "5\r\nhello\r\n0\r\n\r\n"];
+    for (path, status) in [("/full", 503), ("/closed", 404), ("/nowhere", 404)] {
+        for (fields, body) in bodies.into_iter().zip(sent) {
+            let answer = client.ask(&format!("POST {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}"));
+            assert_eq!((answer.status, answer.header("connection")), (status, None), "{path} {fields}");
+        }
+    }
+    assert_eq!(site.reason("/nowhere"), "refused:no-route");
+}
+
+#[test]
+fn a_body_that_nobody_wants_is_no_request() {
+    let site = Site::with_routes(REFUSING);
+    let hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+    for path in ["/full", "/closed", "/nowhere"] {
+        let mut client = site.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", hidden.len());
+        let half = hidden.len() / 2;
+        client.send(format!("{head}{}", &hidden[..half])).unwrap();
+        let first = client.answer("POST").unwrap();
+        assert_eq!(first.header("connection"), None, "{path}: what is left of it is little");
+        // The rest comes late, and the next request right behind it.
+        client.send(format!("{}GET /full HTTP/1.1\r\nHost: a\r\n\r\n", &hidden[half..])).unwrap();
+        let next = client.answer("GET").unwrap();
+        assert_eq!((next.status, next.text().as_str()), (503, "no"), "{path}");
+    }
+    site.log_line("/full");
+    assert!(site.log_lines().iter().all(|line| line["target"] != "/hidden"));
+}
+
+#[test]
+fn a_body_that_nobody_wants_closes_the_connection_where_it_is_large_or_unsure() {
+    let site = Site::with_routes(REFUSING);
+    let large = "Content-Length: 100000\r\n";
+    let unsure = "Content-Length: 20\r\nExpect: 100-continue\r\n";
+    let endless = "Transfer-Encoding: chunked\r\n";
+    for path in ["/full", "/closed", "/nowhere"] {
+        for (fields, body) in [(large, "x"), (unsure, ""), (endless, "5\r\nhel")] {
+            let mut client = site.connect();
+            let posted = client.ask(&format!("POST {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}"));
+            assert_eq!(posted.header("connection"), Some("close"), "{path} {fields}");
+            let _ = client.send("GET /gone HTTP/1.1\r\n");
+            assert!(client.rest().is_ok_and(|rest| rest.is_empty()), "{path} {fields}");
+        }
+    }
+    // Whoever announces little and then leaves is not waited for.
+    let mut client = site.connect();
+    let posted = client.ask("POST /left HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nx");
+    assert_eq!((posted.status, posted.header("connection")), (404, None));
+    drop(client);
+    assert_eq!(site.reason("/left"), "refused:no-route");
 }

@@ -49,6 +49,48 @@ fn forwarded_fields_are_ours_alone() {
 }
 
 #[test]
+fn no_other_spelling_and_no_other_proxy_s_word_passes() {
+    let origin = Origin::ok();
+    let site = Site::to(&[origin.address()]);
+    // Servers that hand fields on as variables make one of many names: all that is no letter becomes `_`.
+    let aliases =
+        ["X.Forwarded.For", "x!real!ip", "X|Tieline|Identity", "x-tieline.identity", "Content.Length"];
+    // What single products take for the client's address, or for the path that was meant.
+    let words = [
+        "True-Client-IP",
+        "Client-IP",
+        "X-Client-IP",
+        "X-Cluster-Client-IP",
+        "CF-Connecting-IP",
+        "Fastly-Client-IP",
+        "X-Original-Forwarded-For",
+        "X-Original-Host",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+    ];
+    let fields: Vec<String> = aliases
+        .iter()
+        .chain(&words)
+        .map(|name| format!("{name}: evil"))
+        .chain(["X.Mine: kept".into()])
+        .collect();
+    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    let asked = forwarded(&origin, &mut site.connect(), &fields);
+    assert!(!asked.head.contains("evil"), "{}", asked.head);
+    assert_eq!(asked.header("x.mine"), Some("kept"));
+    // Who is trusted may say so.
+    let trusting = OneRoute { listener: "trusted_forwarders = [\"127.0.0.1/32\"]", ..HTTP };
+    let site = Site::start(&trusting.to(&[origin.address()]));
+    let asked = forwarded(&origin, &mut site.connect(), &fields);
+    for name in words {
+        assert_eq!(asked.header(name), Some("evil"), "{name}: {}", asked.head);
+    }
+    for name in aliases {
+        assert_eq!(asked.header(name), None, "{name}: {}", asked.head);
+    }
+}
+
+#[test]
 fn fields_of_one_hop_end_at_this_one() {
     let origin = Origin::start(|_| {
         let fields = "Connection: keep-alive, X-Secret\r\nKeep-Alive: timeout=5\r\nX-Secret: s\r\n\

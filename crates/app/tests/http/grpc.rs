@@ -1,49 +1,22 @@
 //! gRPC in another language, through Tieline: calls of all four kinds.
 
-use std::path::Path;
-use std::process::Command;
+use tieline_testkit::finish;
 
-use tieline_testkit::{PATIENCE, finish, free_port, loopback, wait_until};
-
+use crate::python::{Server, program};
 use crate::site::{Site, config_of};
 use crate::support::await_live;
 
-/// The distribution's own, which has its packages.
-const PYTHON: &str = "/usr/bin/python3";
-
-fn script() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http/grpc_echo.py");
-    path.to_str().unwrap().to_owned()
-}
-
-/// The server's process, ended with the test.
-struct Server(std::process::Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn calls_of_all_four_kinds_pass_and_end_as_they_should() {
-    let address = loopback(free_port());
-    let _server = Server(
-        Command::new(PYTHON)
-            .args([&script(), "server", &address.port().to_string()])
-            .spawn()
-            .expect("python3"),
-    );
-    assert!(wait_until(PATIENCE, || std::net::TcpStream::connect(address).is_ok()), "the server listens");
+    let server = Server::start("grpc_echo.py");
     let routes = format!(
         "[[listener.web.route]]\npath = \"/test.Echo\"\naccess = \"public\"\nupstream = \"calls\"\n\
-         [upstream.calls]\nendpoints = [\"{address}\"]\nhttp_version = \"2\"\n"
+         [upstream.calls]\nendpoints = [\"{}\"]\nhttp_version = \"2\"\n",
+        server.address()
     );
     let site = Site::start(&config_of(&routes));
-    let mut client = Command::new(PYTHON);
-    let said =
-        finish(client.args([&script(), "client", &site.address.port().to_string()])).expect("the client");
+    let mut client = program("grpc_echo.py", "client");
+    let said = finish(client.arg(site.address.port().to_string())).expect("the client");
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(
         lines,

@@ -46,6 +46,7 @@ pub(crate) fn cases() -> Vec<Case> {
     chunks(&mut table);
     trailers(&mut table);
     other_protocols(&mut table);
+    credentials(&mut table);
     harmless(&mut table);
     table.0
 }
@@ -663,6 +664,14 @@ fn other_protocols(table: &mut Table) {
     }
     for bytes in ["G", "GET {}", "GET {} HTTP/1.1\r\n", "GET {} HTTP/1.1\r\nHost: a\r\n", "\r\n", "\r"] {
         table.add(Fate::Unfinished, bytes);
+    }
+}
+
+/// Two credentials, of which everybody may pick another.
+fn credentials(table: &mut Table) {
+    for (first, second) in [("Basic YTph", "Basic YjpI"), ("Bearer x", "Bearer x"), ("", "Bearer x")] {
+        let fields = format!("Authorization: {first}\r\nX: y\r\nauthorization: {second}");
+        table.add(Fate::Refused, format!("GET {{}} HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{}", hidden()));
     }
 }
 

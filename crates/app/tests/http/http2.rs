@@ -178,6 +178,23 @@ fn interim_answers_and_answers_without_a_body_are_what_they_are() {
 }
 
 #[test]
+fn an_answer_may_have_as_many_fields_as_over_http1() {
+    let origin = Origin::start(|asked| {
+        let count = if asked.target() == "/many" { 127 } else { 128 };
+        let fields: String = (0..count).map(|at| format!("X-{at}: {at}\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok").into_bytes()
+    });
+    let route = "session = { cookie = \"sid\" }\nresponse_headers = { add = { X-More = \"1\" } }";
+    let site = Site::start(&OneRoute { route, ..HTTP }.to(&[origin.address()]));
+    let mut client = Frames::connect(site.address);
+    for (stream, target, status) in [(1, "/many", 200), (3, "/more", 502)] {
+        assert_eq!(client.ask(stream, &get(target)).status(), status, "{target}");
+        let plain = site.connect().ask(&format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        assert_eq!(plain.status, status, "{target}");
+    }
+}
+
+#[test]
 fn an_answer_that_is_cut_short_does_not_look_whole() {
     let origin = raw(|mut client| {
         client.request()?;
@@ -308,6 +325,8 @@ fn a_websocket_that_was_not_opened_is_not_called_open() {
         let site = Site::to(&[address]);
         let answer = Frames::connect(site.address).ask(1, &opening("websocket"));
         assert_eq!((answer.status(), answer.ended), (502, Ended::Whole));
+        let line = site.log_line("/chat");
+        assert_eq!((&line["status"], &line["reason"]), (&json!(502), &json!("upstream-protocol-error")));
     }
     let site = Site::to(&[refusing.address()]);
     let mut client = Frames::connect(site.address);

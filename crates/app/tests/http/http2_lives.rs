@@ -72,6 +72,8 @@ fn every_stream_is_a_row_and_no_connection() {
     let slow = Slow::start();
     let site = Site::start(&config(&slow, ""));
     let mut client = opened(&site);
+    // What a client has read is counted a moment later.
+    await_live(&site.tieline, "parent!=0 bytes>1B", 2);
     let rows = await_live(&site.tieline, "", 3);
     let parent = &rows[0];
     assert_eq!(
@@ -97,6 +99,13 @@ fn every_stream_is_a_row_and_no_connection() {
         assert_eq!(site.tieline.metric(series), count, "{series}");
     }
     assert_eq!(site.tieline.get("/api/v1/status")["live"], 1);
+    let ids: Vec<String> = ["one", "two"].iter().map(|route| row(&rows, route)["id"].to_string()).collect();
+    let listed = site.tieline.cli(["ls"]).expect("ls");
+    for id in &ids {
+        assert!(listed.contains(&format!("\n{id} in {} ", parent["id"])), "{listed}");
+    }
+    let shown = site.tieline.cli(["show", &parent["id"].to_string()]).expect("show");
+    assert!(shown.lines().any(|line| line == format!("  streams   {}, {}", ids[0], ids[1])), "{shown}");
     // One that was answered is told by its connection.
     assert_eq!(client.ask(5, &get("/now")).status(), 200);
     let told = || {
@@ -120,7 +129,7 @@ fn ending_one_stream_leaves_the_others_alone() {
     let site = Site::start(&config(&slow, ""));
     let mut client = opened(&site);
     let killed = kill(&site, "route=one");
-    assert_eq!((&killed["matched"], &killed["ended"]), (&json!(1), &json!(1)));
+    assert_eq!(killed["matched"], 1);
     assert!(matches!(client.answer(1).ended, Ended::Reset(code) if code != NO_ERROR));
     let rows = await_live(&site.tieline, "", 2);
     assert_eq!(row(&rows, "two")["stage"], "relay");
@@ -137,7 +146,7 @@ fn ending_a_connection_ends_its_streams() {
     let mut client = opened(&site);
     let rows = await_live(&site.tieline, "", 3);
     let killed = kill(&site, &format!("id={}", rows[0]["id"]));
-    assert_eq!((&killed["matched"], &killed["ended"]), (&json!(1), &json!(1)));
+    assert_eq!(killed["matched"], 1);
     assert!(matches!(client.answer(1).ended, Ended::Gone | Ended::Away(NO_ERROR) | Ended::Reset(_)));
     await_live(&site.tieline, "", 0);
     let finished = await_finished(&site.tieline, "parent!=0", 2);
@@ -201,7 +210,7 @@ fn a_route_that_goes_takes_its_streams_and_no_others() {
 #[test]
 fn a_connection_without_streams_ends_when_it_is_idle_however_it_pings() {
     let slow = Slow::start();
-    let site = Site::start(&config(&slow, "timeouts = { idle = \"1s\" }\n"));
+    let site = Site::start(&config(&slow, "timeouts = { idle = \"6s\" }\n"));
     let mut client = Frames::connect(site.address);
     assert_eq!(client.ask(1, &get("/now")).status(), 200);
     let mut code = None;
@@ -218,9 +227,13 @@ fn a_connection_without_streams_ends_when_it_is_idle_however_it_pings() {
 #[test]
 fn a_client_that_has_vanished_is_asked_and_then_forgotten() {
     let slow = Slow::start();
-    let site = Site::start(&config(&slow, "timeouts = { idle = \"1s\" }\n"));
+    let site = Site::start(&config(&slow, "timeouts = { idle = \"6s\" }\n"));
     // The one answers pings and may stay; the other does nothing any more.
-    let (mut there, mut vanished) = (opened(&site), opened(&site));
+    let mut there = opened(&site);
+    let me = |client: &Frames| client.socket().local_addr().unwrap().to_string();
+    let other = me(&there);
+    let answering = thread::spawn(move || while there.next().is_some() {});
+    let mut vanished = opened(&site);
     let asked = loop {
         let frame = vanished.read().expect("it is asked first");
         if frame.kind == PING {
@@ -228,9 +241,7 @@ fn a_client_that_has_vanished_is_asked_and_then_forgotten() {
         }
     };
     assert_eq!(asked.flags, 0);
-    let me = |client: &Frames| client.socket().local_addr().unwrap().to_string();
-    let (mine, other) = (me(&vanished), me(&there));
-    let answering = thread::spawn(move || while there.next().is_some() {});
+    let mine = me(&vanished);
     let gone = || {
         let rows = finished(&site.tieline, "parent=0");
         rows.iter().any(|row| row["client"] == mine && row["reason"] == "timeout:gap")
@@ -244,7 +255,7 @@ fn a_client_that_has_vanished_is_asked_and_then_forgotten() {
 #[test]
 fn a_connection_that_has_lived_its_time_leaves_in_order() {
     let slow = Slow::start();
-    let site = Site::start(&config(&slow, "timeouts = { max_age = \"1s\", drain = \"30s\" }\n"));
+    let site = Site::start(&config(&slow, "timeouts = { max_age = \"5s\", drain = \"30s\" }\n"));
     let mut client = opened(&site);
     let away = loop {
         let frame = client.next().unwrap();
@@ -273,5 +284,6 @@ fn no_more_streams_are_open_than_are_allowed() {
     await_live(&site.tieline, "parent!=0", 2);
     kill(&site, "parent!=0");
     assert!(matches!(client.answer(3).ended, Ended::Reset(_)));
+    await_live(&site.tieline, "parent!=0", 0);
     assert_eq!(client.ask(7, &get("/now")).status(), 200);
 }

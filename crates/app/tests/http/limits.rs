@@ -44,7 +44,7 @@ fn a_body_that_stands_still_is_a_408() {
 #[test]
 fn a_client_at_rest_is_sent_away() {
     let origin = Origin::ok();
-    let config = OneRoute { listener: "timeouts = { idle = \"200ms\" }", ..HTTP };
+    let config = OneRoute { listener: "timeouts = { idle = \"5s\" }", ..HTTP };
     let site = Site::start(&config.to(&[origin.address()]));
     let mut client = site.connect();
     assert_eq!(client.ask(&request("/", &[])).status, 200);

@@ -1,12 +1,14 @@
 //! Messages as they travel: their order, their framing, and what comes before or beside an answer.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::channel;
 
-use tieline_testkit::{HttpConversation, PATIENCE};
+use tieline_testkit::{HttpConversation, PATIENCE, wait_until};
 
 use crate::origin::{OK, Origin, raw};
-use crate::site::{Site, request};
+use crate::site::{HTTP, Site, request};
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
@@ -130,6 +132,19 @@ fn answers_that_can_be_read_in_two_ways_are_not_passed_on() {
 }
 
 #[test]
+fn an_answer_without_a_body_says_nothing_of_one() {
+    let origin = Origin::start(|asked| match asked.target() {
+        "/empty" => b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n".into(),
+        _ => OK.into(),
+    });
+    let site = Site::to(&[origin.address()]);
+    let mut client = site.connect();
+    let empty = client.ask(&request("/empty", &[]));
+    assert_eq!((empty.status, empty.header("content-length")), (204, None), "{}", empty.head);
+    assert_eq!(client.ask(&request("/", &[])).text(), "ok", "nobody waits for five bytes");
+}
+
+#[test]
 fn what_an_origin_sends_beyond_its_answer_is_nobodys_answer() {
     let origin = raw(|mut client| {
         while client.request()?.is_some() {
@@ -184,4 +199,28 @@ fn a_client_that_shuts_its_half_still_gets_its_answer() {
     let mut heard = String::new();
     client.stream().read_to_string(&mut heard).unwrap();
     assert!(heard.ends_with("ok"), "{heard}");
+}
+
+#[test]
+fn who_is_to_leave_is_told_with_the_answer() {
+    let (begin, begun) = channel();
+    let finish = Arc::new(AtomicBool::new(false));
+    let finished = finish.clone();
+    let origin = Origin::start(move |_| {
+        let _ = begin.send(()); // the test may have seen enough
+        let _ = wait_until(PATIENCE, || finished.load(Relaxed)); // whatever comes, it answers
+        OK.into()
+    });
+    let route = "[[listener.web.route]]\npath = \"= /fixed\"\nrespond = { status = 200, body = \"ok\" }\n\
+                 access = \"public\"\n";
+    let site = Site::start(&(HTTP.to(&[origin.address()]) + route));
+    let (mut forwarded, mut quiet) = (site.connect(), site.connect());
+    assert_eq!(quiet.ask(&request("/fixed", &[])).header("connection"), None);
+    forwarded.send(request("/", &[]) + &request("/fixed", &[])).unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    site.tieline.cli(["drain", "listener=web"]).expect("drain");
+    assert!(quiet.rest().unwrap().is_empty(), "who is at rest has nothing to be told");
+    finish.store(true, Relaxed);
+    assert_eq!(forwarded.answer("GET").unwrap().header("connection"), Some("close"));
+    assert!(forwarded.rest().unwrap().is_empty(), "what was asked behind it is to be asked again");
 }

@@ -1,9 +1,10 @@
 //! What routes change of requests and answers.
 
-use tieline_testkit::HttpAnswer;
+use tieline_testkit::{HttpAnswer, free_port, loopback};
 
 use crate::origin::Origin;
-use crate::site::{Site, request};
+use crate::site::{HTTP, Site, request};
+use crate::support::OneRoute;
 
 /// A route with these lines to an upstream at `origin`.
 fn site(origin: &Origin, lines: &str) -> Site {
@@ -88,6 +89,34 @@ fn fields_of_requests_and_answers_are_set_added_and_removed() {
     assert_eq!(lines("x-seen"), ["origin", "edge"]);
     assert_eq!(lines("server"), [""; 0]);
     assert_eq!(client.ask(&request("/again", &[])).text(), "ok", "the connection goes on");
+}
+
+#[test]
+fn errors_of_our_own_have_the_fields_of_the_route_that_failed_and_say_themselves_what_they_are() {
+    let lines = "rate = { per = \"route\", rate = \"1/h\" }\n\
+                 response_headers = { set = { Access-Control-Allow-Origin = \"*\", \
+                 Cache-Control = \"public\", Content-Type = \"text/x-mine\" }, \
+                 add = { Vary = \"Origin\" } }";
+    let closed = "[[listener.web.route]]\npath = \"/closed\"\nupstream = \"service\"\n\
+                  response_headers = { set = { X-Closed = \"1\" } }\n[upstream";
+    let config = OneRoute { route: lines, upstream: "retry = { attempts = 0 }", ..HTTP }
+        .to(&[loopback(free_port())])
+        .replace("[upstream", closed);
+    let site = Site::start(&config);
+    for (target, status) in [("/unreachable", 502), ("/early", 429)] {
+        let answer = site.connect().ask(&request(target, &[]));
+        assert_eq!(answer.status, status, "{}", answer.head);
+        for (name, value) in [
+            ("access-control-allow-origin", "*"),
+            ("vary", "Origin"),
+            ("cache-control", "no-store"),
+            ("content-type", "application/problem+json"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{target}: {}", answer.head);
+        }
+    }
+    // A route that is not for them looks like none.
+    assert_eq!(site.connect().ask(&request("/closed", &[])).header("x-closed"), None);
 }
 
 #[test]

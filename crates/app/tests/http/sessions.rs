@@ -116,6 +116,24 @@ fn sessions_survive_reloads_restarts_and_a_change_of_keys() {
 }
 
 #[test]
+fn a_session_that_would_outlive_what_the_config_says_gets_a_new_cookie() {
+    let origins = three();
+    let of_three = addresses(&origins);
+    let site = Site::start(&config(&of_three, "{ cookie = \"sid\" }", ""));
+    let (name, for_ever) = begin(&site);
+    site.tieline.reload(&config(&of_three, HOUR, ""));
+    let answer = ask(&mut site.connect(), &for_ever);
+    let set = answer.header("set-cookie").expect("one that ends");
+    assert!(answer.text() == name && set.contains("; Max-Age=3600;"), "{set}");
+    let hour = cookie(&answer).unwrap();
+    assert_eq!(ask(&mut site.connect(), &hour).header("set-cookie"), None);
+    site.tieline.reload(&config(&of_three, &HOUR.replace("1h", "10m"), ""));
+    let answer = ask(&mut site.connect(), &hour);
+    let set = answer.header("set-cookie").expect("one that ends sooner");
+    assert!(answer.text() == name && set.contains("; Max-Age=600;"), "{set}");
+}
+
+#[test]
 fn a_client_whose_endpoint_is_gone_gets_another() {
     let origins = three();
     let site = Site::start(&config(&addresses(&origins), HOUR, ""));
@@ -140,7 +158,7 @@ fn a_client_whose_endpoint_is_down_gets_another() {
     let (_, cookie) = begin(&site);
     // The same label would lead back; the health check knows better.
     endpoints.push(origins[1].address());
-    let check = "health = { http = \"/\", every = \"100ms\", timeout = \"1s\", rise = 1, fall = 1 }";
+    let check = "health = { http = \"/\", every = \"100ms\", timeout = \"5s\", rise = 1, fall = 1 }";
     site.tieline.reload(&config(&endpoints, HOUR, check));
     assert_eq!(ask(&mut site.connect(), &cookie).text(), "a");
     endpoints[0] = dead.address();
@@ -196,6 +214,8 @@ fn a_full_endpoint_is_passed_over_once_and_keeps_the_session() {
             break cookie;
         }
     };
+    // An answer is there a moment before its place is free.
+    assert!(wait_until(PATIENCE, || site.tieline.get("/api/v1/pools")[0]["in_use"] == 0));
     let mut busy = site.connect();
     busy.send(request("/slow", &[&cookie])).unwrap();
     arrived.recv_timeout(PATIENCE).unwrap();

@@ -79,7 +79,7 @@ impl Site {
         assert!(wait_until(PATIENCE, look), "no {reason} of {target}: {:#?}", self.log_lines());
     }
 
-    fn log_lines(&self) -> Vec<Value> {
+    pub(crate) fn log_lines(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.access_log()).unwrap_or_default();
         // A line still being written has no end yet.
         let whole = &text[..text.rfind('\n').map_or(0, |at| at + 1)];

@@ -66,7 +66,7 @@ fn a_tunnel_in_which_nothing_moves_ends_and_one_that_moves_does_not() {
         }
         Ok(())
     });
-    let listener = "timeouts = { tunnel_idle = \"2s\" }";
+    let listener = "timeouts = { tunnel_idle = \"6s\" }";
     let site = Site::start(&OneRoute { listener, ..HTTP }.to(&[echo.address()]));
     let upgrade = || {
         let mut client = site.connect();

@@ -164,6 +164,25 @@ fn an_upstream_must_prove_its_name_by_an_authority_that_is_trusted() {
 }
 
 #[test]
+fn an_endpoint_that_is_written_as_a_url_is_spoken_to_as_it_says() {
+    let authority = Authority::new();
+    let (_nginx, address) = secure_upstream(&authority.server(&["localhost"]), "");
+    let ask = |endpoint: String, upstream: &str| {
+        let site = Site::start(&OneRoute { upstream, ..HTTP }.to_endpoints(&[format!("\"{endpoint}\"")]));
+        let answer = site.connect().ask(&get("/"));
+        (answer.status, answer.text())
+    };
+    let ca = format!("tls = {{ ca = \"{}\" }}", authority.ca().display());
+    let secure = format!("https://localhost:{}", address.port());
+    let (status, body) = ask(secure.clone(), &ca);
+    assert_eq!((status, body.starts_with("ok TLSv1.3")), (200, true), "{body}");
+    // By itself it means that everything is verified.
+    assert_eq!(ask(secure, "retry = { attempts = 0 }").0, 502);
+    let origin = Origin::saying("plain");
+    assert_eq!(ask(format!("http://{}/", origin.address()), ""), (200, "plain".into()));
+}
+
+#[test]
 fn an_upstream_may_ask_who_we_are() {
     let authority = Authority::new();
     let asks = format!("ssl_client_certificate {}; ssl_verify_client on;", authority.ca().display());
@@ -182,7 +201,7 @@ fn a_client_that_never_ends_its_handshake_is_cut_off() {
     let origin = Origin::ok();
     let secured = Secured::start(
         |_| String::new(),
-        &format!("timeouts = {{ handshake = \"1s\" }}\n{}", all_to(origin.address())),
+        &format!("timeouts = {{ handshake = \"5s\" }}\n{}", all_to(origin.address())),
     );
     let slow = crate::support::connect(secured.site.address);
     await_live(&secured.site.tieline, "stage=settle", 1);

@@ -16,7 +16,7 @@ use crate::frames::{
 use crate::http2_client;
 use crate::origin::Origin;
 use crate::site::{HTTP, Site, request};
-use crate::support::{OneRoute, await_endpoint, reason_of, row_of, story};
+use crate::support::{OneRoute, await_endpoint, reason_of, reset, row_of, story};
 
 /// Tieline with one worker before endpoints that speak HTTP/2.
 fn before(endpoints: &[SocketAddr]) -> Site {
@@ -75,6 +75,38 @@ fn all_requests_share_one_connection() {
     });
     assert_eq!(client.ask(&request("/", &[])).text(), "163");
     assert_eq!(origin.accepted(), 1);
+    // An answer is there a moment before its stream is given back.
+    assert!(wait_until(PATIENCE, || shared(&site) == (1, 0)));
+}
+
+/// How many shared connections there are to the only endpoint, and how many requests they carry.
+fn shared(site: &Site) -> (u64, u64) {
+    counts(&site.tieline.get("/api/v1/upstreams")[0]["endpoints"][0])
+}
+
+fn counts(of: &serde_json::Value) -> (u64, u64) {
+    let number = |name: &str| of[name].as_u64().expect("a number");
+    (number("trunks"), number("streams"))
+}
+
+#[test]
+fn shared_connections_are_told_with_the_requests_that_they_carry() {
+    let origin = server(&[], |client| {
+        while client.request()?.is_some() {}
+        Ok(())
+    });
+    let site = before(&[origin.address()]);
+    assert_eq!(shared(&site), (0, 0));
+    let mut clients: Vec<_> = (0..5).map(|_| site.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(request("/", &[])).unwrap());
+    assert!(wait_until(PATIENCE, || shared(&site).1 == 5));
+    assert_eq!(shared(&site), (1, 5));
+    assert_eq!(counts(&site.tieline.get("/api/v1/pools")[0]), (1, 5));
+    let labels = format!("{{upstream=\"service\",endpoint=\"{}\"}}", origin.address());
+    let metric = |name: &str| site.tieline.metric(&format!("tieline_endpoint_{name}{labels}"));
+    assert_eq!((metric("trunks"), metric("streams")), (1.0, 5.0));
+    clients.drain(..).for_each(|client| reset(client.stream().try_clone().unwrap()));
+    assert!(wait_until(PATIENCE, || shared(&site).1 == 0));
 }
 
 #[test]

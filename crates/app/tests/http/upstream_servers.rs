@@ -208,7 +208,7 @@ fn a_stranger_is_a_502_that_says_so() {
 
 #[test]
 fn checks_go_over_tls_in_the_version_that_is_agreed_on() {
-    let health = "health = { http = \"/healthz\", every = \"100ms\", rise = 1, fall = 1 }";
+    let health = "health = { http = \"/healthz\", every = \"100ms\", timeout = \"10s\", rise = 1, fall = 1 }";
     for (listens, version, spoken) in [
         ("http2", "2", "HTTP/2.0"),
         ("http2", "auto", "HTTP/2.0"),
@@ -269,7 +269,8 @@ fn calls_of_grpc_reach_a_real_server() {
 #[test]
 fn the_health_service_of_grpc_is_asked() {
     let server = GrpcServer::start();
-    let health = "health = { grpc = \"tieline.test.Echo\", every = \"100ms\", rise = 1, fall = 1 }";
+    let health =
+        "health = { grpc = \"tieline.test.Echo\", every = \"100ms\", timeout = \"10s\", rise = 1, fall = 1 }";
     let site = with(&format!("http_version = \"2\"\n{health}\npanic = \"0%\""), server.address());
     let label = server.address().to_string();
     await_endpoint(&site.tieline, &label, "healthy");

@@ -5,10 +5,11 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
+use tieline_base::Clock;
 use tieline_testkit::{PATIENCE, Tieline, wait_for, wait_until};
 
 /// A config of the listener `web`, whose only route leads to the upstream `service`: each field adds lines to
@@ -230,11 +231,22 @@ pub(crate) fn await_endpoint(tieline: &Tieline, label: &str, state: &str) {
     assert!(wait_until(PATIENCE, stands), "{label} is not {state}: {}", tieline.get("/api/v1/upstreams"));
 }
 
+/// How many ends of pipes two workers may keep for the next bulk transfer.
+const PIPE_ENDS_KEPT: usize = 2 * 32 * 2;
+
 /// Waits until nothing lives and the file descriptors are back at `baseline`, give or take what the admin API
-/// holds for a moment.
+/// holds for a moment and the pipes that workers keep.
 #[track_caller]
 pub(crate) fn assert_back_at(tieline: &Tieline, baseline: usize) {
     assert!(wait_until(PATIENCE, || live(tieline, "").is_empty()), "{:#?}", live(tieline, ""));
-    let few = || tieline.fd_count() <= baseline + 2;
+    let few = || tieline.fd_count() <= baseline + 2 + tieline.pipe_end_count().min(PIPE_ENDS_KEPT);
     assert!(wait_until(PATIENCE, few), "{} descriptors, {baseline} before", tieline.fd_count());
+}
+
+/// A day of the week on which it is not now, nor for more than a day to come.
+pub(crate) fn another_day() -> &'static str {
+    let days_since_1970 =
+        Clock::wall().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs() / 86_400;
+    // 1970-01-01 was a Thursday.
+    ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][((days_since_1970 + 3) % 7) as usize]
 }

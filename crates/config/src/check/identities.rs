@@ -5,11 +5,20 @@ use crate::config::Live;
 use crate::group::Group;
 use crate::listener::Listener;
 use crate::problem::Problems;
+use crate::protocol::Protocol;
 use crate::suggest::did_you_mean;
 use crate::tls::ListenerTls;
+use crate::words::Auth;
 
-/// Tells of groups that do not exist, and of identities that nothing at their listener proves.
+/// Tells of groups that do not exist or can have no members, and of identities that nothing at their listener
+/// proves.
 pub(crate) fn identities(live: &Live, problems: &mut Problems) {
+    // Tokens name groups, and are shown where tunnels end.
+    let tokens = live.listeners.iter().any(|listener| listener.protocol == Protocol::Tunnel);
+    for group in live.groups.iter().filter(|group| group.members.is_empty() && !tokens) {
+        let message = format!("group \"{}\" has no members", group.name);
+        problems.error(group.place, message).hint("write members = [\"ana\", \"bob@example.com\"]");
+    }
     for listener in &live.listeners {
         let proves = proves_identities(listener);
         for route in &listener.routes {
@@ -25,13 +34,22 @@ pub(crate) fn identities(live: &Live, problems: &mut Problems) {
                     listener.name
                 );
                 let warning = problems.warning(first.place, message);
-                warning.hint("write tls = { certificate = ..., key = ..., client_ca = \"ca.pem\" } there");
+                warning.hint(match listener.protocol {
+                    Protocol::Postgres => "write auth = \"scram\" there",
+                    _ => "write tls = { certificate = ..., key = ..., client_ca = \"ca.pem\" } there",
+                });
             }
         }
     }
 }
 
 fn proves_identities(listener: &Listener) -> bool {
+    if listener.protocol == Protocol::Tunnel {
+        return true;
+    }
+    if listener.protocol == Protocol::Postgres {
+        return listener.auth != Auth::Trust;
+    }
     match &listener.tls {
         Some(ListenerTls::Certificates(all)) => all.iter().any(|one| one.client.is_some()),
         Some(ListenerTls::SelfSigned) | None => false,

@@ -54,14 +54,22 @@ fn hash_of_requests(upstream: &Upstream, spoken: &BTreeSet<Protocol>, problems: 
     }
 }
 
-/// A PROXY header names one client for a whole connection, and connections of HTTP are shared by many.
+/// A PROXY header names one client for a whole connection; those of HTTP and PostgreSQL have many.
 fn announced(upstream: &Upstream, spoken: &BTreeSet<Protocol>, problems: &mut Problems) {
-    if upstream.proxy_protocol != ProxyProtocolOut::Off && spoken.contains(&Protocol::Http) {
-        let message = format!(
-            "`proxy_protocol` of upstream \"{}\" names one client for a connection that HTTP clients share",
-            upstream.name
-        );
-        let error = problems.error(upstream.place, message);
-        error.hint("take it away: requests name their client in X-Forwarded-For, or Forwarded");
+    if upstream.proxy_protocol == ProxyProtocolOut::Off {
+        return;
     }
+    let (clients, hint) = if spoken.contains(&Protocol::Http) {
+        ("HTTP", "take it away: requests name their client in X-Forwarded-For, or Forwarded")
+    } else if spoken.contains(&Protocol::Postgres) {
+        ("PostgreSQL", "take it away")
+    } else {
+        return;
+    };
+    let message = format!(
+        "`proxy_protocol` of upstream \"{}\" names one client for a connection that {clients} clients \
+         share",
+        upstream.name
+    );
+    problems.error(upstream.place, message).hint(hint);
 }

@@ -9,7 +9,7 @@ use crate::suggest::did_you_mean;
 use crate::upstream::Upstream;
 
 /// Ties routes to the upstreams that they name. Tells of names that no upstream bears, and of upstreams that
-/// no route names.
+/// nothing names.
 pub(crate) fn references(
     drafts: Vec<ListenerDraft>,
     upstreams: &[Upstream],
@@ -34,7 +34,14 @@ pub(crate) fn references(
         listener.routes = routes.into_iter().filter_map(&mut tied).collect();
         listener
     };
-    let listeners = drafts.into_iter().map(tie).collect();
+    let listeners: Vec<Listener> = drafts.into_iter().map(tie).collect();
+    for asked in listeners.iter().filter_map(|listener| listener.auth_query.as_ref()) {
+        if !used.insert(asked.upstream.clone()) || known.contains(asked.upstream.as_str()) {
+            continue;
+        }
+        let error = problems.error(asked.place, format!("upstream \"{}\" does not exist", asked.upstream));
+        error.maybe(|| Some(meant(&asked.upstream, upstreams)));
+    }
     let told = problems.any_error();
     // Beside an error it may be the error's own echo: the route that leads there was refused, or names it
     // wrongly.

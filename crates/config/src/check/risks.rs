@@ -9,6 +9,7 @@ use crate::bind::BindAddress;
 use crate::config::{Config, Live};
 use crate::listener::Listener;
 use crate::problem::Problems;
+use crate::protocol::Protocol;
 use crate::upstream::Upstream;
 
 /// Ports that databases and their like listen at by custom, all of them made for trusted networks.
@@ -49,7 +50,10 @@ pub(crate) fn risks(config: &Config, problems: &mut Problems) {
                 .warning(listener.place, message)
                 .hint("add limits = { connections = 10000, per_ip = 100 }");
         }
-        open_databases(listener, &databases, problems);
+        // Where clients log in, `access` is not what keeps strangers out.
+        if listener.protocol != Protocol::Postgres {
+            open_databases(listener, &databases, problems);
+        }
     }
 }
 
@@ -79,7 +83,7 @@ fn database_at(address: &Address) -> Option<&'static str> {
     let port = match address {
         Address::Socket(socket) => socket.port(),
         Address::Name { port, .. } => *port,
-        Address::Unix(_) => return None,
+        Address::Unix(_) | Address::Agent(_) => return None,
     };
     DATABASE_PORTS.iter().find(|(known, _)| *known == port).map(|(_, name)| *name)
 }

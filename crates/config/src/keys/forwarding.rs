@@ -1,4 +1,5 @@
-//! What stands in a route of `[listener.NAME]` about how requests go on: shares, rewrites, sessions, copies.
+//! What stands in a route of `[listener.NAME]` about how requests go on, or are answered: shares, rewrites,
+//! sessions, copies, redirects.
 
 use std::time::Duration;
 
@@ -100,6 +101,47 @@ pub(crate) static MIRROR: Block = Block {
             .or("100%")
             .means("How many of all requests are copied, drawn at random.")
             .example("10%"),
+    ],
+    later: &[],
+};
+
+pub(crate) static REDIRECT: Block = Block {
+    path: "listener.*.route.redirect",
+    meaning: "An answer that tells clients to ask elsewhere.",
+    keys: &[
+        key("to", Kind::Target)
+            .means(
+                "Where: a URL or a path. `{host}` is the host that was asked for, without its port; `{path}` \
+                 is the path, with the slash it begins with; `{query}` is the query with its question mark, \
+                 or nothing.",
+            )
+            .example("https://{host}{path}{query}"),
+        key("status", Kind::Whole { least: 301, most: 308 })
+            .or("308")
+            .means(
+                "301 or 308 for ever, 302 or 307 for now, 303 to look at something else. 307 and 308 keep \
+                 the method and the body.",
+            )
+            .example("307"),
+    ],
+    later: &[],
+};
+
+pub(crate) static RESPOND: Block = Block {
+    path: "listener.*.route.respond",
+    meaning: "An answer that is always the same.",
+    keys: &[
+        key("status", Kind::Whole { least: 200, most: 599 })
+            .means("The status of the answer.")
+            .example("503"),
+        key("body", Kind::Text)
+            .or_else("The answer has no body.")
+            .means("What the answer says, in UTF-8.")
+            .example("Back at noon."),
+        key("type", Kind::MediaType)
+            .or("text/plain; charset=utf-8")
+            .means("What the body is: the `Content-Type` of the answer.")
+            .example("text/html; charset=utf-8"),
     ],
     later: &[],
 };

@@ -1,7 +1,7 @@
 //! What stands between a route and its upstream: rates and interfaces.
 
 use crate::key::{Block, Key, Kind, WHOLE_MAX, key};
-use crate::words::{ApiMode, UnknownQuery};
+use crate::words::{ApiMode, BandwidthPer, UnknownQuery};
 
 pub(crate) static API: Block = Block {
     path: "listener.*.route.api",
@@ -33,6 +33,27 @@ pub(crate) static API: Block = Block {
     later: &[],
 };
 
+pub(crate) static BANDWIDTH: Block = Block {
+    path: "listener.*.route.bandwidth",
+    meaning: "How fast the bytes of a route may go. What is faster has to wait: nothing is refused, and \
+              nothing piles up here. Heads are not counted, nor is what HTTP/2 and TLS add.",
+    keys: &[
+        key("down", Kind::ByteRate)
+            .or_else("As fast as it goes.")
+            .means("How fast answers go to clients, and with other protocols what the upstream sends.")
+            .example("10MiB/s"),
+        key("up", Kind::ByteRate)
+            .or_else("As fast as it goes.")
+            .means("How fast the bodies of requests go to the upstream, and what clients send otherwise.")
+            .example("2MiB/s"),
+        key("per", Kind::Words(BandwidthPer::WORDS))
+            .or("exchange")
+            .means("What shares the bandwidth. Those who share it are served in turn.")
+            .example("ip"),
+    ],
+    later: &[],
+};
+
 /// The keys of a rate, which a listener and a route may have.
 const RATE_KEYS: &[Key] = &[
     key("per", Kind::RatePer)
@@ -50,6 +71,14 @@ const RATE_KEYS: &[Key] = &[
         .or_else("As many as `rate` names: a second's worth, a minute's or an hour's.")
         .means("How many requests may come at once, after as long a silence as they are worth.")
         .example("200"),
+    key("tell", Kind::Flag)
+        .or("false")
+        .means(
+            "Whether answers say how many requests are left, in the fields `RateLimit-Policy` and \
+             `RateLimit` of draft-ietf-httpapi-ratelimit-headers. `r` is how many may come at once, `t` the \
+             seconds until nothing is used up any more.",
+        )
+        .example("true"),
 ];
 
 pub(crate) static RATE: Block = Block {

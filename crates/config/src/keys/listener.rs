@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use Protocol::{Http, Mysql, Postgres, Tcp, Wireguard};
-use tieline_base::Bytes;
+use Protocol::{Http, Postgres, Tcp, Tunnel, Wireguard};
 
-use super::forwarding::{EDITS, MIRROR, RESPONSE_EDITS, REWRITE, SESSION, SHARE};
-use super::guards::{API, LISTENER_RATE, RATE};
-use crate::key::{Block, Kind, Of, WHOLE_MAX, key, of_feature, of_protocols};
+use super::allow::ALLOW;
+use super::forwarding::{EDITS, MIRROR, REDIRECT, RESPOND, RESPONSE_EDITS, REWRITE, SESSION, SHARE};
+use super::guards::{API, BANDWIDTH, LISTENER_RATE, RATE};
+use super::limits::LIMITS;
+use super::postgres::{AUTH_QUERY, CONSOLE};
+use super::tls::TLS;
+use crate::key::{Block, COUNT_OR_OFF, Kind, Of, WHOLE_MAX, key, of_protocols};
 use crate::protocol::Protocol;
-use crate::words::{AccessWord, ClientWord, OFF, PriorityWord, ProxyProtocolIn, SELF_SIGNED, Tell};
+use crate::words::{
+    AccessWord, Auth, Logged, OFF, PriorityWord, ProxyProtocolIn, ReplicaReads, RouteRole, SELF_SIGNED, Tell,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-
-/// A head is held in memory as a whole, for every request that is being read.
-const HEAD: Kind = Kind::Size { least: Bytes(1 << 10), most: Bytes(1 << 20) };
 
 pub(crate) static LISTENER: Block = Block {
     path: "listener.*",
@@ -34,7 +36,30 @@ pub(crate) static LISTENER: Block = Block {
                  certificates; the first is for all others.",
             )
             .example(r#"{ certificate = "web.crt", key = "web.key" }"#)
-            .only(&[Tcp, Http]),
+            .only(&[Tcp, Http, Postgres]),
+        key("tls_required", Kind::Flag)
+            .or("true")
+            .means(
+                "Where there is `tls`: whether clients that do not ask for it are refused. Clients of unix \
+                 sockets need none.",
+            )
+            .example("false")
+            .only(&[Postgres]),
+        key("auth", Kind::Words(Auth::WORDS))
+            .or("scram")
+            .means("What clients that log in are asked for.")
+            .example("certificate")
+            .only(&[Postgres]),
+        key("auth_query", Kind::Table(&AUTH_QUERY))
+            .or_else("The users are those of the config.")
+            .means("Where users are looked up that no [user.NAME] names.")
+            .example(r#"{ upstream = "lookup" }"#)
+            .only(&[Postgres]),
+        key("console", Kind::Table(&CONSOLE))
+            .or_else("There is no console here.")
+            .means("Who may use the console.")
+            .example(r#"{ admin = "ana" }"#)
+            .only(&[Postgres]),
         key("http2", Kind::Flag)
             .or("true")
             .means(
@@ -43,6 +68,21 @@ pub(crate) static LISTENER: Block = Block {
             )
             .example("false")
             .only(&[Http]),
+        key("quic", Kind::Flag)
+            .or("true")
+            .means(
+                "Whether links may go over QUIC, on the UDP ports of the same numbers, beside TLS over TCP. \
+                 With `proxy_protocol` they never do: QUIC has no place for its header.",
+            )
+            .example("false")
+            .only(&[Tunnel]),
+        key("access_log", Kind::Words(Logged::WORDS))
+            .or_else("`connections` with `postgres`, else `exchanges`.")
+            .means(
+                "What the access log gets a line for: each exchange (a request, a transaction), or each \
+                 connection as a whole. `server.access_log` says where it goes.",
+            )
+            .example("connections"),
         key("proxy_protocol", Kind::Words(ProxyProtocolIn::WORDS))
             .or("off")
             .means(
@@ -73,7 +113,7 @@ pub(crate) static LISTENER: Block = Block {
             .example("both")
             .only(&[Http]),
         key("limits", Kind::Table(&LIMITS))
-            .or_else("There are no limits.")
+            .or_else("Connections have no limits; requests have the defaults of these keys.")
             .means("How many connections are let in, and how large requests may be.")
             .example(r#"{ connections = 10000, per_ip = 100, accept_rate = "500/s" }"#),
         key("rate", Kind::OneOrMore(&Kind::Table(&LISTENER_RATE)))
@@ -97,102 +137,14 @@ pub(crate) static LISTENER: Block = Block {
             .means("The permissions of the unix sockets in `bind`.")
             .example("0600"),
         key("route", Kind::List(&Kind::Table(&ROUTE)))
+            .or_else("With `tunnel` there are none, and every other protocol needs one.")
             .means(
                 "Where connections and requests go: one route for everything that clients can ask for, or a \
                  single one for all.",
             )
             .example(r#"[{ upstream = "db", access = "public" }]"#),
     ],
-    later: &[of_protocols("auth", &[Postgres, Mysql]), of_protocols("peers", &[Wireguard])],
-};
-
-pub(crate) static TLS: Block = Block {
-    path: "listener.*.tls",
-    meaning: "A certificate that is shown to clients, and what they show.",
-    keys: &[
-        key("certificate", Kind::Path)
-            .means("The file of the certificate, followed by those between it and its root, in PEM.")
-            .example("web.crt"),
-        key("key", Kind::Path).means("The file of the certificate's private key, in PEM.").example("web.key"),
-        key("client_ca", Kind::Path)
-            .or_else("Clients are asked for no certificate.")
-            .means(
-                "The file of the roots that sign the certificates of clients, in PEM. A certificate proves \
-                 an identity: the first that it has of a URI, a DNS name, an e-mail address and a common \
-                 name.",
-            )
-            .example("clients.pem"),
-        key("client_crl", Kind::Path)
-            .or_else("Certificates of clients count until they expire.")
-            .means(
-                "The file of the revocation lists of `client_ca`, in PEM: one of each authority between a \
-                 client and its root, none of them past its next update, or nobody is let in. It is read \
-                 again when it changes; who is on it then is cut off.",
-            )
-            .example("clients.crl"),
-        key("client", Kind::Words(ClientWord::WORDS))
-            .or("required")
-            .means("Where there is a `client_ca`: what becomes of clients that show no certificate.")
-            .example("optional"),
-    ],
-    later: &[],
-};
-
-pub(crate) static LIMITS: Block = Block {
-    path: "listener.*.limits",
-    meaning: "How many connections a listener lets in, and how large requests may be. Connections beyond \
-              a limit are refused before any cryptography.",
-    keys: &[
-        key("connections", Kind::Whole { least: 1, most: WHOLE_MAX })
-            .or_else("No limit but the server's file descriptors.")
-            .means("How many connections may live at once.")
-            .example("10000"),
-        key("per_ip", Kind::Whole { least: 1, most: WHOLE_MAX })
-            .or_else("No limit.")
-            .means("How many connections one client IP address may hold at once.")
-            .example("100"),
-        key("accept_rate", Kind::Rate)
-            .or_else("No limit.")
-            .means("How many new connections are let in per second, minute or hour.")
-            .example("500/s"),
-        key("request_line", HEAD)
-            .or("8KiB")
-            .means("How long the first line of a request may be; a longer one is answered with 414.")
-            .example("4KiB")
-            .only(&[Http]),
-        key("request_head", HEAD)
-            .or("32KiB")
-            .means("How long the whole head of a request may be; a longer one is answered with 431.")
-            .example("16KiB")
-            .only(&[Http]),
-        key("request_fields", Kind::Whole { least: 1, most: 128 })
-            .or("100")
-            .means("How many fields the head of a request may have; one with more is answered with 431.")
-            .example("50")
-            .only(&[Http]),
-        key("streams", Kind::Whole { least: 1, most: 10_000 })
-            .or("128")
-            .means(
-                "How many requests one HTTP/2 connection may have open at once. One that its client gave up \
-                 counts until the work for it has ended.",
-            )
-            .example("32")
-            .only(&[Http]),
-        key("body", Kind::Size { least: Bytes(0), most: Bytes(u64::MAX) })
-            .or_else("No limit.")
-            .means("How long the body of a request may be; a longer one is answered with 413.")
-            .example("10MiB")
-            .only(&[Http]),
-        key("validated_body", Kind::Size { least: Bytes(1), most: Bytes(1 << 30) })
-            .or("1MiB")
-            .means(
-                "How long a body may be that is held in memory because the route's `api` checks it; a longer \
-                 one is answered with 413.",
-            )
-            .example("256KiB")
-            .only(&[Http]),
-    ],
-    later: &[],
+    later: &[of_protocols("peers", &[Wireguard])],
 };
 
 pub(crate) static TIMEOUTS: Block = Block {
@@ -206,7 +158,7 @@ pub(crate) static TIMEOUTS: Block = Block {
             )
             .example("5s"),
         key("idle", Kind::Duration { least: MILLISECOND })
-            .or_else("75s with protocol \"http\", and 1h with every other.")
+            .or_else("75s with protocol \"http\", 1d with \"postgres\", and 1h with every other.")
             .means(
                 "A connection on which no byte moved either way for so long ends with reason `idle`. With \
                  protocol \"http\" it is the time between two requests.",
@@ -225,6 +177,15 @@ pub(crate) static TIMEOUTS: Block = Block {
             )
             .example("30s")
             .only(&[Http]),
+        key("min_rate", Kind::Either(&[Kind::Words(OFF), Kind::ByteRate]))
+            .or("256B/s")
+            .means(
+                "How slowly a client may send the body of a request, or take what there is of its answer, on \
+                 average over `body_gap` or the upstream's `gap`. One that is slower is answered with 408, \
+                 or cut off where its answer has begun. gRPC calls may send as slowly as they like.",
+            )
+            .example("1KiB/s")
+            .only(&[Http]),
         key("tunnel_idle", Kind::Duration { least: MILLISECOND })
             .or("1h")
             .means(
@@ -242,7 +203,7 @@ pub(crate) static TIMEOUTS: Block = Block {
             .means("How long live connections may go on when this listener or the server drains.")
             .example("5m"),
     ],
-    later: &[of_feature("min_rate", "least rates of bodies")],
+    later: &[],
 };
 
 pub(crate) static ROUTE: Block = Block {
@@ -298,6 +259,71 @@ pub(crate) static ROUTE: Block = Block {
             .means("What parameters of the request's query must be after percent-decoding, all of them.")
             .example(r#"{ preview = "*" }"#)
             .only(&[Http]),
+        key("service", Kind::OneOrMore(&Kind::Far))
+            .or_else("The route takes every service of every agent.")
+            .means(
+                "What people ask for by `tieline connect AGENT/SERVICE`, or several; `*` stands for any \
+                 agent or any service. The route that names the agent wins, then the one that names the \
+                 service. It leads to that agent, without an `upstream`.",
+            )
+            .example("plant-7/ssh")
+            .only(&[Tunnel]),
+        key("database", Kind::OneOrMore(&Kind::SqlName))
+            .or_else("The route takes logins to any database.")
+            .means("The database that clients ask for, or several.")
+            .example("orders")
+            .only(&[Postgres]),
+        key("role", Kind::Words(RouteRole::WORDS))
+            .or_else("Primary where the upstream has several endpoints, or one with a `role`; else any.")
+            .means(
+                "Which of the servers that hold the same data the route leads to; which one is what is found \
+                 out by asking them (`upstream.*.replicas`).",
+            )
+            .example("replica")
+            .only(&[Postgres]),
+        key("connections", COUNT_OR_OFF)
+            .or_else("`limits.per_database` of the listener holds.")
+            .means(
+                "How many clients may be logged in at once to each database that the route leads to, counted \
+                 over all listeners and users; \"off\": any number.",
+            )
+            .example("500")
+            .only(&[Postgres]),
+        key("replica_reads", Kind::Words(ReplicaReads::WORDS))
+            .or("off")
+            .means(
+                "What replicas serve although the route leads to the primary: `transactions` that begin with \
+                 BEGIN READ ONLY or START TRANSACTION READ ONLY, or `statements` outside of a \
+                 transaction too, where one alone surely only reads. What is not sure goes to the primary.",
+            )
+            .example("transactions")
+            .only(&[Postgres]),
+        key("read_your_writes", Kind::Flag)
+            .or("true")
+            .means(
+                "Whether `replica_reads` lead a client that has written only to replicas that are known to \
+                 have it, and until then to the primary; `replicas.every` says how soon that is known.",
+            )
+            .example("false")
+            .only(&[Postgres]),
+        key("replication", Kind::Flag)
+            .or("false")
+            .means(
+                "Whether clients may replicate by this route (`pg_basebackup`, `pg_receivewal`, standbys, \
+                 subscriptions). Each such connection has a server of its own, which counts towards \
+                 `pool.size` for as long as it lasts, and reads more than its user's rights to tables allow. \
+                 One that replicates a whole server asks for no database: its route names none.",
+            )
+            .example("true")
+            .only(&[Postgres]),
+        key("user", Kind::OneOrMore(&Kind::SqlName))
+            .or_else("The route takes logins of any user.")
+            .means(
+                "The user that clients log in as, or several. A route that names database and user comes \
+                 before one that names a database, and that before one that names a user.",
+            )
+            .example("reporting")
+            .only(&[Postgres]),
         key("upstream", Kind::Either(&[Kind::Name, Kind::OneOrMore(&Kind::Table(&SHARE))]))
             .or_else(
                 "With protocol \"http\" the route answers by `redirect` or `respond`; else it is needed.",
@@ -372,6 +398,13 @@ pub(crate) static ROUTE: Block = Block {
             )
             .example("500")
             .only(&[Http]),
+        key("bandwidth", Kind::Either(&[Kind::ByteRate, Kind::Table(&BANDWIDTH)]))
+            .or_else("Bytes go as fast as they can.")
+            .means(
+                "How fast bytes may go. A rate alone is that of each answer, and with other protocols of \
+                 what the upstream sends to each connection.",
+            )
+            .example(r#"{ down = "10MiB/s", up = "2MiB/s", per = "ip" }"#),
         key("api", Kind::Either(&[Kind::Path, Kind::Table(&API)]))
             .or_else("Requests are not held against a document.")
             .means(
@@ -411,67 +444,6 @@ pub(crate) static ROUTE: Block = Block {
                  route.",
             )
             .example("5m"),
-    ],
-    later: &[of_protocols("database", &[Postgres, Mysql]), of_protocols("user", &[Postgres, Mysql])],
-};
-
-pub(crate) static REDIRECT: Block = Block {
-    path: "listener.*.route.redirect",
-    meaning: "An answer that tells clients to ask elsewhere.",
-    keys: &[
-        key("to", Kind::Target)
-            .means(
-                "Where: a URL or a path. `{host}` is the host that was asked for, without its port; `{path}` \
-                 is the path, with the slash it begins with; `{query}` is the query with its question mark, \
-                 or nothing.",
-            )
-            .example("https://{host}{path}{query}"),
-        key("status", Kind::Whole { least: 301, most: 308 })
-            .or("308")
-            .means(
-                "301 or 308 for ever, 302 or 307 for now, 303 to look at something else. 307 and 308 keep \
-                 the method and the body.",
-            )
-            .example("307"),
-    ],
-    later: &[],
-};
-
-pub(crate) static RESPOND: Block = Block {
-    path: "listener.*.route.respond",
-    meaning: "An answer that is always the same.",
-    keys: &[
-        key("status", Kind::Whole { least: 200, most: 599 })
-            .means("The status of the answer.")
-            .example("503"),
-        key("body", Kind::Text)
-            .or_else("The answer has no body.")
-            .means("What the answer says, in UTF-8.")
-            .example("Back at noon."),
-        key("type", Kind::MediaType)
-            .or("text/plain; charset=utf-8")
-            .means("What the body is: the `Content-Type` of the answer.")
-            .example("text/html; charset=utf-8"),
-    ],
-    later: &[],
-};
-
-pub(crate) static ALLOW: Block = Block {
-    path: "listener.*.route.allow",
-    meaning: "Whom a route lets in: the short form of a policy.",
-    keys: &[
-        key("from", Kind::List(&Kind::Network))
-            .or_else("Clients may come from anywhere, if there is an `identity`; else nobody is let in.")
-            .means("The networks and addresses that clients may come from.")
-            .example(r#"["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]"#),
-        key("identity", Kind::List(&Kind::Identity))
-            .or_else("Clients need not prove who they are, if there is a `from`; else nobody is let in.")
-            .means(
-                "Who clients must have proved to be, letter by letter; \"group:NAME\" stands for the members \
-                 of [group.NAME]. What proves it is a client certificate (see `client_ca`). With `from`, \
-                 both must hold.",
-            )
-            .example(r#"["ana", "group:support"]"#),
     ],
     later: &[],
 };

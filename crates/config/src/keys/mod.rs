@@ -1,18 +1,26 @@
 //! Every key of the file, as data. Read it beside a config: it stands in the same order.
 
+mod agent;
+mod allow;
 mod forwarding;
 mod group;
 mod guards;
+mod limits;
 mod listener;
+mod postgres;
 mod server;
+mod tls;
 mod upstream;
+mod user;
 
 use crate::key::{Block, Kind, key, of_feature};
 
+pub(crate) use agent::{AGENT, OFFER};
 pub(crate) use group::GROUP;
 pub(crate) use listener::LISTENER;
 pub(crate) use server::{ADMIN, SERVER};
 pub(crate) use upstream::UPSTREAM;
+pub(crate) use user::USER;
 
 /// The whole file.
 pub static FILE: Block = Block {
@@ -47,10 +55,23 @@ pub static FILE: Block = Block {
                  them.",
             )
             .example(r#"{ support = { members = ["ana", "bob"] } }"#),
+        key("user", Kind::Named(&USER))
+            .or_else("Nobody can log in with a password.")
+            .means("Somebody who may log in with a password. NAME is the name that they log in by.")
+            .example(r#"{ ana = { password_file = "ana.pw" } }"#),
+        key("agent", Kind::Table(&AGENT))
+            .or_else("The file is a server's.")
+            .means("Makes the file an agent's, for `tieline agent run`: which server it dials, and as whom.")
+            .example(r#"{ server = "gate.example.com:7443", folder = "plant-7" }"#),
+        key("offer", Kind::Named(&OFFER))
+            .or_else("An agent offers nothing.")
+            .means(
+                "In an agent's file: a service that the server may reach through it, as agent:AGENT/NAME. \
+                 Whatever is not offered cannot be reached.",
+            )
+            .example(r#"{ ssh = { to = "127.0.0.1:22" } }"#),
     ],
     later: &[
-        of_feature("user", "logins"),
-        of_feature("agent", "tunnels"),
         of_feature("policy", "policy files"),
         of_feature("acme", "certificates by ACME"),
         of_feature("cluster", "clusters"),

@@ -28,13 +28,16 @@ pub(crate) static SERVER: Block = Block {
             .or("10000")
             .means("How many finished connections are kept at most, whatever their age.")
             .example("50000"),
-        key("access_log", Kind::Either(&[Kind::Words(AccessLogWord::WORDS), Kind::FilePath]))
-            .or("stdout")
-            .means(
-                "Where the access log goes: one JSON object for each exchange. A file is opened again on \
-                 SIGHUP.",
-            )
-            .example("file:/var/log/tieline/access.log"),
+        key(
+            "access_log",
+            Kind::Either(&[Kind::Words(AccessLogWord::WORDS), Kind::FilePath, Kind::SyslogPath]),
+        )
+        .or("stdout")
+        .means(
+            "Where the access log goes: one JSON object for each exchange. A file is opened again on \
+                 SIGHUP. `syslog` is the daemon at /dev/log; `syslog:/path` is one at another socket.",
+        )
+        .example("file:/var/log/tieline/access.log"),
         key("log", Kind::Words(LogLevel::WORDS))
             .or("info")
             .means("How much the server's own log says; it goes to the standard error.")
@@ -74,12 +77,21 @@ pub(crate) static DNS: Block = Block {
 pub(crate) static ADMIN: Block = Block {
     path: "admin",
     meaning: "Where operators and their tools reach the server, besides the socket in the data folder.",
-    keys: &[key("listen", Kind::Either(&[Kind::Words(OFF), Kind::Socket { port: None }]))
-        .or("127.0.0.1:7070")
-        .means(
-            "Where the API, /metrics, /healthz and /readyz are served. All but /healthz ask for the token in \
-                 the data folder's admin.token. Changing it needs a restart.",
-        )
-        .example("127.0.0.1:7070")],
+    keys: &[
+        key("listen", Kind::Either(&[Kind::Words(OFF), Kind::Socket { port: None }]))
+            .or("127.0.0.1:7070")
+            .means(
+                "Where the API, /metrics, /healthz and /readyz are served. All but /healthz ask for the \
+                 token in the data folder's admin.token. Changing it needs a restart.",
+            )
+            .example("127.0.0.1:7070"),
+        key("hosts", Kind::List(&Kind::ServerName))
+            .or_else("IP addresses and localhost alone.")
+            .means(
+                "By which names the API may be asked for, besides IP addresses and localhost. Any other name \
+                 may be one that a stranger's page made the browser of an operator ask for.",
+            )
+            .example(r#"["tieline.internal.example.com"]"#),
+    ],
     later: &[of_feature("tls", "TLS termination"), of_feature("oidc", "logins")],
 };

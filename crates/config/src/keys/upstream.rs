@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use Protocol::{Http, Mysql, Postgres};
+use Protocol::{Http, Postgres};
 
-use crate::key::{Block, Kind, WHOLE_MAX, key, of_protocols};
+use super::postgres::{DUE, REPLICAS};
+use crate::key::{Block, Kind, WHOLE_MAX, key};
 use crate::protocol::Protocol;
 use crate::words::{
-    BalanceWord, ConcurrencyWord, HttpVersion, ProxyProtocolOut, RetryOn, UpstreamTlsWord, Verify,
+    BalanceWord, ConcurrencyWord, HttpVersion, Negotiation, OFF, PoolMode, PoolReset, ProxyProtocolOut,
+    RetryOn, Role, UpstreamProtocol, UpstreamTlsWord, Verify,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -16,10 +18,18 @@ pub(crate) static UPSTREAM: Block = Block {
     path: "upstream.*",
     meaning: "A set of endpoints that do the same work.",
     keys: &[
+        key("protocol", Kind::Words(UpstreamProtocol::WORDS))
+            .or_else("What the listeners speak that lead there, with no login of our own.")
+            .means(
+                "What endpoints speak, where connections to them have a login of their own: what a listener \
+                 of protocol \"postgres\" leads to.",
+            )
+            .example("postgres"),
         key("endpoints", Kind::List(&Kind::Either(&[Kind::Endpoint, Kind::Table(&ENDPOINT)])))
             .means(
                 "Whom to connect to: addresses, or tables with an `address` and more. Names are resolved \
-                 again by their TTL.",
+                 again by their TTL. Addresses may be written as `https://host:port` or `http://host`: then \
+                 the first means TLS, as `tls = \"verify-full\"` does, for all of them or none.",
             )
             .example(r#"["10.0.0.5:5432", { address = "db.example.com:5432", tier = 2 }]"#),
         key("balance", Kind::Words(BalanceWord::WORDS))
@@ -90,22 +100,51 @@ pub(crate) static UPSTREAM: Block = Block {
             .or("off")
             .means("The PROXY protocol header that tells endpoints who the client is.")
             .example("v2"),
+        key("database", Kind::SqlName)
+            .or_else("The database that the client asks for.")
+            .means("The database that servers are asked for.")
+            .example("orders")
+            .only(&[Postgres]),
+        key("user", Kind::SqlName)
+            .or_else("Whom the client logged in as, by its own proof if the server has the same verifier.")
+            .means("Whom we log in to servers as.")
+            .example("app")
+            .only(&[Postgres]),
+        key("password_file", Kind::Path)
+            .or_else("`user` has no password: servers trust it, or its certificate.")
+            .means(
+                "The file of the password of `user`, readable by nobody else; a line break at its end is not \
+                 part of it.",
+            )
+            .example("orders.pw")
+            .only(&[Postgres]),
+        key("replicas", Kind::Table(&REPLICAS))
+            .or_else("Every key has its default.")
+            .means("How servers that hold the same data are told apart, and when a replica serves reads.")
+            .example(r#"{ max_lag = "5s", fallback = "wait" }"#)
+            .only(&[Postgres]),
+        key("share", Kind::OneOrMore(&Kind::Table(&DUE)))
+            .or_else("All users are alike.")
+            .means(
+                "What of scarce servers is due to which users: how much beside others, what is kept for \
+                 them, and what they may have at once.",
+            )
+            .example(r#"[{ user = "web", weight = 3, floor = 4 }, { user = "batch", cap = 5 }]"#)
+            .only(&[Postgres]),
         key("http_version", Kind::Words(HttpVersion::WORDS))
             .or(r#""1.1""#)
             .means("The version of HTTP that endpoints are spoken to in, whatever clients speak.")
             .example(r#""2""#)
             .only(&[Http]),
         key("tls", Kind::Either(&[Kind::Words(UpstreamTlsWord::WORDS), Kind::Table(&TLS)]))
-            .or("off")
+            .or_else(
+                "Off; with protocol \"postgres\" it is \"verify-full\" where an endpoint is not on this \
+                 machine.",
+            )
             .means("Whether endpoints are spoken to by TLS, and what of their certificates is verified.")
             .example(r#"{ ca = "ca.pem", server_name = "db.internal" }"#),
     ],
-    later: &[
-        of_protocols("protocol", &[Postgres, Mysql]),
-        of_protocols("database", &[Postgres, Mysql]),
-        of_protocols("user", &[Postgres, Mysql]),
-        of_protocols("password_file", &[Postgres, Mysql]),
-    ],
+    later: &[],
 };
 
 pub(crate) static ENDPOINT: Block = Block {
@@ -133,8 +172,13 @@ pub(crate) static ENDPOINT: Block = Block {
                  or wait.",
             )
             .example("50"),
+        key("role", Kind::Words(Role::WORDS))
+            .or("auto")
+            .means("What it is to the other servers that hold the same data.")
+            .example("replica")
+            .only(&[Postgres]),
     ],
-    later: &[of_protocols("role", &[Postgres, Mysql])],
+    later: &[],
 };
 
 pub(crate) static TLS: Block = Block {
@@ -161,6 +205,14 @@ pub(crate) static TLS: Block = Block {
             .or_else("Endpoints are shown no certificate.")
             .means("The file of that certificate's private key, in PEM.")
             .example("client.key"),
+        key("negotiation", Kind::Words(Negotiation::WORDS))
+            .or("request")
+            .means(
+                "How TLS begins: servers are asked for it first, or spoken to by TLS at once, which needs \
+                 PostgreSQL 17 and saves a round trip for each new connection.",
+            )
+            .example("direct")
+            .only(&[Postgres]),
     ],
     later: &[],
 };
@@ -225,7 +277,7 @@ pub(crate) static TIMEOUTS: Block = Block {
             .means("For connecting, all tries at all endpoints together.")
             .example("2s"),
         key("acquire", Kind::Duration { least: MILLISECOND })
-            .or("5s")
+            .or_else("5s, and 2m with protocol \"postgres\".")
             .means("For waiting until an endpoint has room.")
             .example("10s"),
         key("first_byte", Kind::Duration { least: MILLISECOND })
@@ -238,6 +290,39 @@ pub(crate) static TIMEOUTS: Block = Block {
             .means("How long an answer may stand still while the client would take more.")
             .example("30s")
             .only(&[Http]),
+        key("query", Kind::Duration { least: MILLISECOND })
+            .or_else("A query may take for ever.")
+            .means(
+                "How long a query of PostgreSQL may take, its answer included. One that takes longer is \
+                 cancelled, and its client is told so (SQLSTATE 57014) and may go on.",
+            )
+            .example("30s")
+            .only(&[Postgres]),
+        key("transaction", Kind::Duration { least: MILLISECOND })
+            .or_else("A transaction may last for ever.")
+            .means(
+                "How long a transaction of PostgreSQL may last. One that lasts longer is rolled back, and \
+                 its client's connection ends (SQLSTATE 25P04).",
+            )
+            .example("5m")
+            .only(&[Postgres]),
+        key("idle_in_transaction", Kind::Duration { least: MILLISECOND })
+            .or_else("For as long as the transaction may last.")
+            .means(
+                "How long a client of PostgreSQL may be silent in the middle of a transaction, in which it \
+                 keeps its server from others. Then its connection ends (SQLSTATE 25P03).",
+            )
+            .example("1m")
+            .only(&[Postgres]),
+        key("pinned", Kind::Duration { least: MILLISECOND })
+            .or_else("For as long as the client is there.")
+            .means(
+                "How long a client may be silent that keeps its server beyond its transactions because of \
+                 something that it left there (temporary tables, advisory locks, cursors WITH HOLD). Then \
+                 its connection ends. Of pools with mode \"session\" it says nothing.",
+            )
+            .example("10m")
+            .only(&[Postgres]),
     ],
     later: &[],
 };
@@ -247,7 +332,7 @@ pub(crate) static POOL: Block = Block {
     meaning: "How many connections an upstream may be given, and how many clients may wait for one.",
     keys: &[
         key("size", Kind::Whole { least: 1, most: WHOLE_MAX })
-            .or_else("No limit.")
+            .or_else("No limit; 20 with protocol \"postgres\".")
             .means("How many connections all endpoints together may have at once, those at rest included.")
             .example("200"),
         key("queue", Kind::Whole { least: 0, most: 1_000_000 })
@@ -265,17 +350,38 @@ pub(crate) static POOL: Block = Block {
             )
             .example("20ms"),
         key("idle", Kind::Duration { least: MILLISECOND })
-            .or("60s")
+            .or_else("60s, and 10m with protocol \"postgres\".")
             .means("A connection that was not used for so long is closed. Less than the endpoint allows.")
             .example("30s")
-            .only(&[Http]),
+            .only(&[Http, Postgres]),
         key("max_age", Kind::Duration { least: MILLISECOND })
             .or("1h")
             .means("A connection that lived for so long (give or take a tenth) is not used again.")
             .example("10m")
-            .only(&[Http]),
+            .only(&[Http, Postgres]),
+        key("mode", Kind::Words(PoolMode::WORDS))
+            .or("transaction")
+            .means("What a client of PostgreSQL is lent a connection for.")
+            .example("session")
+            .only(&[Postgres]),
+        key("reset", Kind::Words(PoolReset::WORDS))
+            .or("needed")
+            .means(
+                "What is undone at a server of PostgreSQL before another client gets it. In pools with mode \
+                 \"session\" it is everything in any case.",
+            )
+            .example("always")
+            .only(&[Postgres]),
+        key("notice", Kind::Either(&[Kind::Words(OFF), Kind::Duration { least: MILLISECOND }]))
+            .or("5s")
+            .means(
+                "A client of PostgreSQL that has waited so long for a server is told so by a NOTICE, once in \
+                 each wait: for how long, how many are ahead of it, and who has most of the servers.",
+            )
+            .example("1s")
+            .only(&[Postgres]),
     ],
-    later: &[of_protocols("mode", &[Postgres, Mysql])],
+    later: &[],
 };
 
 pub(crate) static RETRY: Block = Block {

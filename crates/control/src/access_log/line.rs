@@ -1,187 +1,118 @@
-//! One connection that ended, as one line of JSON.
+//! One connection or exchange that ended, as one line of JSON: its fields, in their order.
 
-use std::borrow::Cow;
-use std::fmt::Display;
-use std::io;
+use std::cell::RefCell;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
-use serde_json::ser::{CompactFormatter, Formatter};
 use tieline_base::{ClientAddr, Clock, Moment, Reason, Stage};
 use tieline_registry::{Exchanged, Record, RouteRow};
 
-/// The fields of a line, in their order. What is not known is `null`, so that every line has the same fields.
-#[derive(Serialize)]
-struct Line<'r> {
-    /// When it ended: RFC 3339, UTC, to the millisecond.
-    time: String,
-    id: u64,
-    listener: &'r str,
-    protocol: &'static str,
-    /// Who spoke: whom a trusted forwarder or PROXY header named, else the socket's peer.
-    client: Shown<ClientAddr>,
-    /// The socket's peer.
-    peer: Shown<ClientAddr>,
-    /// Who was proved.
-    identity: Option<&'r str>,
-    sni: Option<&'r str>,
-    route: Option<&'r str>,
-    upstream: Option<&'r str>,
-    endpoint: Option<&'r str>,
-    /// The last stage before its end.
-    stage: &'static str,
-    reason: &'static str,
-    detail: Option<&'r str>,
-    /// From accept to end.
-    duration_ms: f64,
-    /// How long it waited for its upstream connection.
-    acquire_ms: Option<f64>,
-    bytes_up: u64,
-    bytes_down: u64,
-    generation: u32,
-    worker: u16,
-}
+use super::json::Object;
 
-/// The fields of the line of one exchange among many, in their order.
-#[derive(Serialize)]
-struct ExchangeLine<'r> {
-    /// When it ended: RFC 3339, UTC, to the millisecond.
-    time: String,
-    /// Its connection.
-    id: u64,
-    /// The row of its own that it had inside that connection, if it had one.
-    stream: Option<u64>,
-    /// Which one of its connection it was, from 1.
-    exchange: u32,
-    listener: &'r str,
-    protocol: &'static str,
-    client: Shown<ClientAddr>,
-    peer: Shown<ClientAddr>,
-    identity: Option<&'r str>,
-    sni: Option<&'r str>,
-    route: Option<&'r str>,
-    upstream: Option<&'r str>,
-    endpoint: Option<&'r str>,
-    method: &'r str,
-    host: &'r str,
-    target: &'r str,
-    status: Option<u16>,
-    reason: &'static str,
-    detail: Option<&'r str>,
-    request_id: Option<Cow<'r, str>>,
-    /// From its first byte to its end.
-    duration_ms: f64,
-    /// How long it waited for its upstream connection.
-    acquire_ms: Option<f64>,
-    /// How long the upstream took to begin its answer.
-    first_byte_ms: Option<f64>,
-    bytes_up: u64,
-    bytes_down: u64,
-    notes: &'r [Box<str>],
-    generation: u32,
-    worker: u16,
-}
-
-/// Appends the line of `record`, its line break included.
+/// Appends the line of `record`, its line break included. What is not known is `null`, so that every line has
+/// the same fields.
 pub(super) fn append(record: &Record, lines: &mut Vec<u8>) {
     let (route, endpoint) = (record.route(), record.endpoint());
-    push(&Line::of(record, route.as_deref(), endpoint.as_deref()), lines);
+    let (at, reason, detail) = match record.ended() {
+        Some(ended) => (ended.at, ended.reason, ended.detail.as_deref()),
+        None => (Clock::now(), Reason::Internal, Some("logged before its end")),
+    };
+    let (bytes_up, bytes_down) = record.bytes();
+    let mut line = Object::begin(lines);
+    // When it ended: RFC 3339, UTC, to the millisecond.
+    time(&mut line, at);
+    line.number("id", record.id().0);
+    origin(&mut line, record, record.client());
+    way(&mut line, route.as_deref(), endpoint.as_deref());
+    // The last stage before its end.
+    line.word("stage", last_stage(record).as_str());
+    line.word("reason", reason.as_str());
+    line.text_or_null("detail", detail);
+    // From accept to end.
+    line.milliseconds("duration_ms", Some(at.since(record.opened())));
+    // How long it waited for its upstream connection.
+    line.milliseconds("acquire_ms", acquired_after(record, at));
+    line.number("bytes_up", bytes_up);
+    line.number("bytes_down", bytes_down);
+    line.number("generation", record.generation().0.into());
+    line.number("worker", record.worker().0.into());
+    line.end();
 }
 
-/// Appends the line of one exchange of `record`.
+/// Appends the line of one exchange of `record`, which carries many.
 pub(super) fn append_exchange(record: &Record, exchanged: &Exchanged, lines: &mut Vec<u8>) {
-    push(&ExchangeLine::of(record, exchanged), lines);
+    let mut line = Object::begin(lines);
+    time(&mut line, exchanged.ended);
+    // Its connection; the row of its own that it had inside that, if it had one; and which one of the
+    // connection it was, from 1.
+    line.number("id", exchanged.connection.0);
+    line.number_or_null("stream", exchanged.stream.map(|id| id.0));
+    line.number("exchange", exchanged.number.into());
+    origin(&mut line, record, exchanged.client);
+    way(&mut line, exchanged.route.as_deref(), exchanged.endpoint.as_deref());
+    line.text("method", exchanged.asked.verb());
+    line.text("host", exchanged.asked.host());
+    line.text("target", exchanged.asked.target());
+    line.number_or_null("status", exchanged.status.map(Into::into));
+    line.word("reason", exchanged.reason.as_str());
+    line.text_or_null("detail", exchanged.detail.as_deref());
+    request_id(&mut line, exchanged);
+    // From its first byte to its end; how long it waited for its upstream connection; how long the upstream
+    // took to begin its answer.
+    line.milliseconds("duration_ms", Some(exchanged.ended.since(exchanged.began)));
+    line.milliseconds("acquire_ms", exchanged.acquired_after);
+    line.milliseconds("first_byte_ms", exchanged.answered_after);
+    line.number("bytes_up", exchanged.bytes_up);
+    line.number("bytes_down", exchanged.bytes_down);
+    line.texts("notes", &exchanged.notes);
+    line.number("generation", record.generation().0.into());
+    line.number("worker", record.worker().0.into());
+    line.end();
 }
 
-fn push(line: &impl Serialize, lines: &mut Vec<u8>) {
-    let start = lines.len();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut *lines, Neutral);
-    // Writing into memory cannot fail, and every field has a JSON form; half a line would be worse than none.
-    if line.serialize(&mut serializer).is_err() {
-        lines.truncate(start);
-        return;
+/// Who spoke: whom a trusted forwarder or PROXY header named, else the socket's peer; and who was proved.
+fn origin(line: &mut Object<'_>, record: &Record, client: ClientAddr) {
+    line.text("listener", &record.listener().name);
+    line.word("protocol", record.listener().protocol);
+    line.address("client", client);
+    line.address("peer", record.peer());
+    line.text_or_null("identity", record.identity().name());
+    line.text_or_null("sni", record.sni());
+    if let Some(carrier) = record.carrier() {
+        line.word("carrier", carrier);
     }
-    lines.push(b'\n');
 }
 
-impl<'r> ExchangeLine<'r> {
-    fn of(record: &'r Record, exchanged: &'r Exchanged) -> Self {
-        let route = exchanged.route.as_deref();
-        ExchangeLine {
-            time: rfc3339(exchanged.ended),
-            id: exchanged.connection.0,
-            stream: exchanged.stream.map(|id| id.0),
-            exchange: exchanged.number,
-            listener: &record.listener().name,
-            protocol: record.listener().protocol,
-            client: Shown(exchanged.client),
-            peer: Shown(record.peer()),
-            identity: record.identity().name(),
-            sni: record.sni(),
-            route: route.map(|route| &*route.name),
-            upstream: route.and_then(RouteRow::upstream_name),
-            endpoint: exchanged.endpoint.as_deref(),
-            method: exchanged.asked.verb(),
-            host: exchanged.asked.host(),
-            target: exchanged.asked.target(),
-            status: exchanged.status,
-            reason: exchanged.reason.as_str(),
-            detail: exchanged.detail.as_deref(),
-            request_id: request_id(exchanged),
-            duration_ms: ms(exchanged.ended.since(exchanged.began)),
-            acquire_ms: exchanged.acquired_after.map(ms),
-            first_byte_ms: exchanged.answered_after.map(ms),
-            bytes_up: exchanged.bytes_up,
-            bytes_down: exchanged.bytes_down,
-            notes: &exchanged.notes,
-            generation: record.generation().0,
-            worker: record.worker().0,
-        }
-    }
+fn way(line: &mut Object<'_>, route: Option<&RouteRow>, endpoint: Option<&str>) {
+    line.text_or_null("route", route.map(|route| &*route.name));
+    line.text_or_null("upstream", route.and_then(RouteRow::upstream_name));
+    line.text_or_null("endpoint", endpoint);
 }
 
 /// What the exchange is called on both sides.
-fn request_id(exchanged: &Exchanged) -> Option<Cow<'_, str>> {
-    let ours = || (exchanged.tag != 0).then(|| format!("{:016x}", exchanged.tag).into());
-    exchanged.called.as_deref().map(Cow::Borrowed).or_else(ours)
-}
-
-impl<'r> Line<'r> {
-    fn of(record: &'r Record, route: Option<&'r RouteRow>, endpoint: Option<&'r str>) -> Self {
-        let (at, reason, detail) = match record.ended() {
-            Some(ended) => (ended.at, ended.reason, ended.detail.as_deref()),
-            None => (Clock::now(), Reason::Internal, Some("logged before its end")),
-        };
-        let (bytes_up, bytes_down) = record.bytes();
-        Line {
-            time: rfc3339(at),
-            id: record.id().0,
-            listener: &record.listener().name,
-            protocol: record.listener().protocol,
-            client: Shown(record.client()),
-            peer: Shown(record.peer()),
-            identity: record.identity().name(),
-            sni: record.sni(),
-            route: route.map(|route| &*route.name),
-            upstream: route.and_then(RouteRow::upstream_name),
-            endpoint,
-            stage: last_stage(record).as_str(),
-            reason: reason.as_str(),
-            detail,
-            duration_ms: ms(at.since(record.opened())),
-            acquire_ms: acquired_after(record, at).map(ms),
-            bytes_up,
-            bytes_down,
-            generation: record.generation().0,
-            worker: record.worker().0,
-        }
+fn request_id(line: &mut Object<'_>, exchanged: &Exchanged) {
+    match (exchanged.called.as_deref(), exchanged.tag) {
+        (Some(called), _) => line.text("request_id", called),
+        (None, 0) => line.text_or_null("request_id", None),
+        (None, tag) => line.hexadecimal("request_id", tag),
     }
 }
 
-fn rfc3339(at: Moment) -> String {
-    let wall = Timestamp::try_from(Clock::wall_of(at)).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{wall:.3}")
+thread_local! {
+    /// The second that was written last, since 1970, and how: formatting it takes longer than all the rest.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
+
+fn time(line: &mut Object<'_>, at: Moment) {
+    let wall = Clock::wall_of(at).duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != wall.as_secs() {
+            let whole = i64::try_from(wall.as_secs()).ok().and_then(|s| Timestamp::from_second(s).ok());
+            *text = format!("{:.0}", whole.unwrap_or(Timestamp::UNIX_EPOCH)).replace('Z', ".");
+            *second = wall.as_secs();
+        }
+        line.time("time", text, wall.subsec_millis());
+    });
 }
 
 fn last_stage(record: &Record) -> Stage {
@@ -192,51 +123,6 @@ fn last_stage(record: &Record) -> Stage {
 fn acquired_after(record: &Record, ended: Moment) -> Option<Duration> {
     let asked = record.entered(Stage::Acquire)?;
     Some(record.entered(Stage::Relay).unwrap_or(ended).since(asked))
-}
-
-fn ms(duration: Duration) -> f64 {
-    // Three digits are microseconds: what is measured, and short enough to read.
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Serialized as it is displayed, without a text in between.
-struct Shown<T>(T);
-
-impl<T: Display> Serialize for Shown<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-/// JSON whose texts hold nothing that a terminal or a log viewer obeys. JSON itself escapes only what is
-/// below a space; names come from strangers and may hold DEL, C1 controls, line separators and direction
-/// changes.
-struct Neutral;
-
-impl Formatter for Neutral {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
-        let mut rest = text;
-        while let Some((at, hostile)) = rest.char_indices().find(|(_, c)| is_hostile(*c)) {
-            CompactFormatter.write_string_fragment(writer, &rest[..at])?;
-            // All of them are within the first plane: one escape is enough.
-            write!(writer, "\\u{:04x}", u32::from(hostile))?;
-            rest = &rest[at + hostile.len_utf8()..];
-        }
-        CompactFormatter.write_string_fragment(writer, rest)
-    }
-}
-
-fn is_hostile(c: char) -> bool {
-    matches!(
-        c,
-        '\u{7f}'..='\u{9f}'
-            | '\u{61c}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\u{feff}'
-    )
 }
 
 #[cfg(test)]
@@ -283,7 +169,7 @@ mod tests {
         record.enter(Stage::Relay, Clock::now());
         record.moved(true, 17);
         record.moved(false, 4_711);
-        registry.leave(&record, Reason::UpstreamReset, Some("connection reset by peer".into()));
+        registry.leave(&record, Reason::UpstreamReset, Some("connection reset by peer".into()), ());
         let (text, line) = line(&record);
         assert!(text.ends_with("}\n") && text.matches('\n').count() == 1);
         let time: Timestamp = line["time"].as_str().unwrap().parse().unwrap();
@@ -314,11 +200,11 @@ mod tests {
         let record = testing::row(&registry, "web", "10.1.2.3:99");
         let hostile = "a\"\r\n\u{1b}[2J\u{7f}\u{9b}31m\u{2028}\u{202e}\u{0}</script>é";
         record.set_settled(tieline_registry::Settled { sni: Some(hostile.into()), ..Default::default() });
-        registry.leave(&record, Reason::RefusedNoRoute, None);
+        registry.leave(&record, Reason::RefusedNoRoute, None, ());
         let (text, line) = line(&record);
         assert_eq!(line["sni"], hostile);
         let body = text.strip_suffix('\n').unwrap();
-        assert!(!body.chars().any(|c| c.is_control() || is_hostile(c)), "{body:?}");
+        assert!(!body.chars().any(|c| c.is_control() || tieline_base::text::is_hostile(c)), "{body:?}");
         assert!(body.contains('é'));
     }
 
@@ -328,8 +214,8 @@ mod tests {
         let (early, late) =
             (testing::row(&registry, "web", "[::1]:1"), testing::row(&registry, "web", "[::1]:2"));
         testing::route(&registry, &late, "shop", "10.0.0.9:80");
-        registry.leave(&early, Reason::LimitPerIp, None);
-        registry.leave(&late, Reason::Idle, None);
+        registry.leave(&early, Reason::LimitPerIp, None, ());
+        registry.leave(&late, Reason::Idle, None, ());
         let keys = |value: serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(keys(line(&early).1), keys(line(&late).1));
     }

@@ -18,8 +18,8 @@ pub enum AccessLogTarget {
     Stdout,
     /// This file, appended to; made with mode 0640.
     File(PathBuf),
-    /// The system's log, as facility local0.
-    Syslog,
+    /// The system's log, as facility local0: the daemon at this socket, or at the usual one.
+    Syslog(Option<PathBuf>),
 }
 
 /// An open target.
@@ -37,7 +37,9 @@ impl Sink {
             AccessLogTarget::Off => None,
             AccessLogTarget::Stdout => Some(Sink::Stdout),
             AccessLogTarget::File(path) => Some(Sink::File(append_to(path)?)),
-            AccessLogTarget::Syslog => Some(Sink::Syslog(Syslog::new(Path::new(SYSLOG)))),
+            AccessLogTarget::Syslog(path) => {
+                Some(Sink::Syslog(Syslog::new(path.as_deref().unwrap_or(Path::new(SYSLOG)))))
+            }
         })
     }
 

@@ -194,7 +194,7 @@ mod tests {
                 Some((false, which)) if !live.is_empty() => {
                     let gone = live.swap_remove(which.index(live.len()));
                     stayed.remove(&gone.id().0);
-                    registry.leave(&gone, Reason::Idle, None);
+                    registry.leave(&gone, Reason::Idle, None, ());
                 }
                 _ => {}
             });
@@ -210,7 +210,7 @@ mod tests {
             let registry = testing::registry();
             let end = || {
                 let record = testing::row(&registry, "web", "10.0.0.1:1");
-                registry.leave(&record, Reason::Idle, None);
+                registry.leave(&record, Reason::Idle, None, ());
                 record.id().0
             };
             let ended: BTreeSet<u64> = (0..count).map(|_| end()).collect();

@@ -1,5 +1,6 @@
 //! The admin API: [`routes`] lists it, `caller` decides who may use it, `guard` stands before all of it.
 
+mod agents;
 mod caller;
 mod connections;
 mod guard;
@@ -40,7 +41,7 @@ pub(crate) fn router(plane: Plane) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(guard::guard))
+        .layer(middleware::from_fn_with_state(plane.clone(), guard::guard))
         .with_state(plane)
 }
 

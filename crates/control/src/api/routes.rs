@@ -10,6 +10,7 @@ use utoipa::openapi::schema::{ArrayBuilder, Ref, Schema};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, RefOr, Required, ResponseBuilder};
 
+use super::agents::{self, AgentView};
 use super::connections;
 use super::listeners::{self, ListenerStatus, RouteStatus};
 use super::problem::{self, Problem};
@@ -73,6 +74,7 @@ pub(super) fn table() -> Vec<Entry> {
         )
         .answers::<UpstreamView>(200)
         .fails(&[404]),
+        get("/api/v1/agents", "List agents with their links", agents::agents).lists::<AgentView>(),
         get("/api/v1/pools", "List pools", upstreams::pools).lists::<PoolView>(),
         get("/api/v1/status", "Tell how the server stands", server::status).answers::<ServerStatus>(200),
         post("/api/v1/reload", "Obey the config file as it is now", server::reload)

@@ -38,6 +38,9 @@ pub(super) struct RowShape {
     identity: Option<String>,
     /// The server name that its TLS hello asks for.
     sni: Option<String>,
+    /// What carries it, where its listener takes more than one thing: quic, tls or websocket.
+    #[schema(nullable = false)]
+    carrier: Option<String>,
     /// Its route.
     route: Option<String>,
     /// Its upstream.

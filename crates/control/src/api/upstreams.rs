@@ -66,12 +66,21 @@ pub(super) struct EndpointView {
     in_flight: u32,
     /// Connections that wait, open, for the next use.
     idle: usize,
+    /// Connections that carry many requests at once, as those of HTTP/2 do.
+    trunks: usize,
+    /// Requests that those carry now.
+    streams: usize,
     /// Connections made since it is known.
     connects: u64,
     /// Failures to connect, and connections that it broke.
     failures: u64,
     /// How long its first byte takes, peaks first, in milliseconds; null if not known.
     latency_ms: Option<f64>,
+    /// What its protocol finds it to be: `primary`, `replica` or `superseded` for a server of PostgreSQL;
+    /// null if it was not asked.
+    role: Option<&'static str>,
+    /// How far a replica is behind its primary, in seconds; null if that is not known.
+    lag_seconds: Option<f64>,
     /// What went wrong last, whenever that was.
     last_error: Option<String>,
 }
@@ -122,8 +131,15 @@ pub(super) struct PoolView {
     in_use: u32,
     /// Connections that wait, open, for the next use.
     idle: usize,
+    /// Connections that carry many requests at once, as those of HTTP/2 do.
+    trunks: usize,
+    /// Requests that those carry now, each of them in use.
+    streams: usize,
     /// Connections that wait for a place.
     waiting: usize,
+    /// The most connections that were wanted at once in the last 30 seconds: in use, waited for, and refused;
+    /// null where there is no cap.
+    wanted: Option<u32>,
     /// How many may wait.
     queue: usize,
     /// How long the one has been in *acquire* that has been there for longest, in seconds; null if none is.
@@ -143,7 +159,10 @@ pub(super) async fn pools(permit: AdminPermit, State(plane): State<Plane>) -> Js
         size: status.size.map(Into::into),
         in_use: status.in_flight,
         idle: status.endpoints.iter().map(|endpoint| endpoint.idle).sum(),
+        trunks: status.endpoints.iter().map(|endpoint| endpoint.trunks.open).sum(),
+        streams: status.endpoints.iter().map(|endpoint| endpoint.trunks.carried).sum(),
         waiting: status.waiting,
+        wanted: status.wanted,
         queue: status.queue,
         oldest_wait_seconds: waits.get(&*status.name).map(Duration::as_secs_f64),
         upstream: status.name,
@@ -210,10 +229,14 @@ impl EndpointView {
             tier: status.tier,
             cap: status.cap.map(Into::into),
             in_flight: status.in_flight,
+            trunks: status.trunks.open,
+            streams: status.trunks.carried,
             idle: status.idle,
             connects: status.connects,
             failures: status.failures,
             latency_ms: status.latency.map(|latency| latency.as_secs_f64() * 1e3),
+            role: status.said.role,
+            lag_seconds: status.said.lag.map(|lag| lag.as_secs_f64()),
             last_error: status.last_error,
         }
     }

@@ -243,6 +243,18 @@ fn endpoints(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
             u64::from(endpoint.in_flight),
         )?;
     }
+    let shared = "Open connections to an endpoint that carry many requests at once, as those of HTTP/2 do";
+    let mut trunks = series.gauge("tieline_endpoint_trunks", shared)?;
+    for (status, endpoint) in each() {
+        let labels = [("upstream", &*status.name), ("endpoint", &*endpoint.label)];
+        trunks.add(&labels, endpoint.trunks.open as u64)?;
+    }
+    let mut streams =
+        series.gauge("tieline_endpoint_streams", "Requests that an endpoint's shared connections carry")?;
+    for (status, endpoint) in each() {
+        let labels = [("upstream", &*status.name), ("endpoint", &*endpoint.label)];
+        streams.add(&labels, endpoint.trunks.carried as u64)?;
+    }
     let mut connects = series.counter("tieline_endpoint_connects", "Connections made to an endpoint")?;
     for (status, endpoint) in each() {
         connects.add(&[("upstream", &status.name), ("endpoint", &endpoint.label)], endpoint.connects)?;
@@ -252,12 +264,41 @@ fn endpoints(series: &mut Series<'_, '_>, server: &Server) -> fmt::Result {
     for (status, endpoint) in each() {
         failed.add(&[("upstream", &status.name), ("endpoint", &endpoint.label)], endpoint.failures)?;
     }
+    roles(series, &statuses)?;
     let mut waiting =
         series.gauge("tieline_pool_waiting", "Connections that wait for a place at an upstream")?;
     for status in &statuses {
         waiting.add(&[("upstream", &status.name)], status.waiting as u64)?;
     }
+    let most =
+        "The most places of an upstream that were wanted at once in the last 30 s: taken, and waited for";
+    let mut wanted = series.gauge("tieline_pool_wanted", most)?;
+    for status in &statuses {
+        if let Some(count) = status.wanted {
+            wanted.add(&[("upstream", &status.name)], u64::from(count))?;
+        }
+    }
     load(series, &statuses)
+}
+
+/// What the protocols of endpoints find them to be.
+fn roles(series: &mut Series<'_, '_>, statuses: &[UpstreamStatus]) -> fmt::Result {
+    let each = || statuses.iter().flat_map(|status| enduring(status).map(move |endpoint| (status, endpoint)));
+    let mut role =
+        series.gauge("tieline_endpoint_role", "What an endpoint is to the others with the same data")?;
+    for (status, endpoint) in each() {
+        if let Some(is) = endpoint.said.role {
+            role.add(&[("upstream", &status.name), ("endpoint", &endpoint.label), ("role", is)], 1u64)?;
+        }
+    }
+    let mut lag = series.gauge("tieline_endpoint_lag_seconds", "How far a replica is behind its primary")?;
+    for (status, endpoint) in each() {
+        if let Some(behind) = endpoint.said.lag {
+            let labels = [("upstream", &*status.name), ("endpoint", &*endpoint.label)];
+            lag.add(&labels, behind.as_secs_f64())?;
+        }
+    }
+    Ok(())
 }
 
 /// What is done about the load of upstreams.

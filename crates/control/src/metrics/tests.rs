@@ -106,7 +106,7 @@ fn closed_is_what_was_opened_and_lives_no_more_and_gauges_are_the_rows() {
     let rows: Vec<_> = (0..ended + 14).map(|_| testing::row(scene.registry(), "web", "10.0.0.1:1")).collect();
     for (row, reason) in rows.iter().zip(Reason::ALL) {
         row.moved(true, 10);
-        scene.registry().leave(row, *reason, None);
+        scene.registry().leave(row, *reason, None, ());
     }
     rows[ended].moved(true, 5);
     rows[ended].moved(false, 7);
@@ -138,7 +138,7 @@ fn bytes_never_fall_while_rows_end() {
             let now = exposed(&scene).of("tieline_bytes_total", &[("direction", "up"), ("listener", "web")]);
             assert!(now >= highest, "{now} after {highest} in round {round}");
             highest = now;
-            scene.registry().leave(&row, Reason::Idle, None);
+            scene.registry().leave(&row, Reason::Idle, None, ());
         }
     }
     assert_eq!(highest, 2_000.0);

@@ -150,7 +150,11 @@ impl Frame {
     /// Whether it moves a message on: the end of one does, empty as it may be.
     fn moves(&self) -> bool {
         const END_STREAM: u8 = 1;
-        self.kind == HEADERS || self.kind == DATA && (self.length > 0 || self.flags & END_STREAM != 0)
+        const PADDED: u8 = 8;
+        // RFC 9113 §6.1: one byte that says how much padding there is, and so much; behind it may be nothing.
+        let padding_max = if self.flags & PADDED != 0 { 256 } else { 0 };
+        let ends = self.flags & END_STREAM != 0;
+        self.kind == HEADERS || self.kind == DATA && (self.length > padding_max || ends)
     }
 }
 
@@ -345,6 +349,7 @@ mod tests {
         assert!((0..FRAMES_MAX).all(|_| purse.pay(of(6, 8))));
         assert!(!purse.pay(of(SETTINGS, 0)));
         assert!(!purse.pay(of(DATA, 0)));
+        assert!(!purse.pay(Frame { length: 256, kind: DATA, flags: 8 }));
         // A request, an answer: both earn.
         assert!(purse.pay(of(HEADERS, 30)));
         assert!((0..EARNED).all(|_| purse.pay(of(8, 4))));

@@ -28,12 +28,13 @@ use tieline_transport::Io;
 
 use crate::Http;
 use crate::buffer::Buffer;
-use crate::client::Conversation;
+use crate::client;
 use guard::{Guard, Watched};
 use reply::Reply;
 use stream::H2Stream;
 
 pub(crate) use guard::PREFACE;
+pub(crate) use reply::Unsayable;
 
 /// How HTTP/2 is spoken at a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,7 +194,7 @@ impl Front {
         let reply = Reply::new(respond, head.bodyless, head.key.take());
         let io = Io::Stream(Box::new(H2Stream::new(head, body, reply)));
         let http = self.http();
-        self.children.open(io, |connection, io| Box::pin(Conversation::inside(connection, io, http)));
+        self.children.open(io, |connection, io| Box::pin(client::inside(connection, io, http)));
     }
 
     /// The protocol as the config in force has it.

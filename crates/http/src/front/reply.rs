@@ -8,7 +8,7 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tieline_wire::http1::{
-    ChunkedDecoder, HeadScan, Limits, Progress, RequestKind, ResponseBody, Room, parse_response,
+    ChunkedDecoder, FIELDS_MAX, HeadScan, Limits, Progress, RequestKind, ResponseBody, Room, parse_response,
 };
 
 use super::websocket::Key;
@@ -39,7 +39,12 @@ enum Framing {
 }
 
 /// Heads of our own making: no larger than an upstream's, and what we add.
-const LIMITS: Limits = Limits { line: 16 * 1024, head: 128 * 1024, fields: 128 };
+const LIMITS: Limits = Limits { line: 16 * 1024, head: 128 * 1024, fields: FIELDS_MAX };
+
+/// What the upstream answered cannot be said in HTTP/2; the client was told 502 instead.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Unsayable(io::Error);
 
 /// So much is asked to be sent at once, in bytes.
 const PIECE_MAX: usize = 64 * 1024;
@@ -143,7 +148,7 @@ impl Reply {
                 *refusal.status_mut() = StatusCode::BAD_GATEWAY;
                 to.send_response(refusal, true).map_err(broken)?;
                 self.stage = Stage::Broken;
-                return Err(error);
+                return Err(wrong(Unsayable(error)));
             }
         };
         let Some(framing) = body else {

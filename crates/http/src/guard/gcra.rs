@@ -19,6 +19,13 @@ impl Gcra {
         Self { interval_ns, tolerance_ns: interval_ns.saturating_mul(u64::from(burst.max(1) - 1)) }
     }
 
+    /// What a key with this arrival time has left.
+    pub(crate) fn left(self, arrival_ns: u64, now: Moment) -> Left {
+        let full_in_ns = arrival_ns.saturating_sub(now.0);
+        let free_ns = self.tolerance_ns.checked_sub(full_in_ns);
+        Left { events: free_ns.map_or(0, |free_ns| free_ns / self.interval_ns + 1), full_in_ns }
+    }
+
     /// The next arrival time if an event `now` conforms; else how many nanoseconds it comes too early.
     fn next(self, arrival_ns: u64, now: Moment) -> Result<u64, u64> {
         match arrival_ns.saturating_sub(now.0).checked_sub(self.tolerance_ns) {
@@ -26,6 +33,24 @@ impl Gcra {
             Some(early_ns) => Err(early_ns),
         }
     }
+}
+
+/// What is left of a burst.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Left {
+    /// How many events conform at once.
+    pub(crate) events: u64,
+    /// After how many nanoseconds without any it is whole again.
+    pub(crate) full_in_ns: u64,
+}
+
+/// What is counted by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Key<'k> {
+    /// An address, or what else is no longer.
+    Number(u64),
+    /// What a client says.
+    Text(&'k [u8]),
 }
 
 /// Keys by a hash that nobody outside can predict, each with its arrival time: exact for the whole process,
@@ -38,6 +63,8 @@ impl Gcra {
 #[derive(Debug)]
 pub(crate) struct Table {
     seed: RandomState,
+    /// For numbers, of which clients cannot choose many: less than for texts will do.
+    numbers: [u64; 2],
     shards: Box<[CachePadded<Shard>]>,
 }
 
@@ -62,13 +89,15 @@ impl Table {
     pub(crate) fn new(keys: usize) -> Self {
         let sets = (keys / WAYS / SHARDS).max(1);
         let shard = || CachePadded::new(Shard::new(vec![Set::default(); sets].into_boxed_slice()));
-        Self { seed: RandomState::new(), shards: (0..SHARDS).map(|_| shard()).collect() }
+        let seed = RandomState::new();
+        let numbers = [seed.hash_one(0), seed.hash_one(1) | 1];
+        Self { seed, numbers, shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
-    /// Whether one more event of `key` conforms to `rate`; else how many nanoseconds it comes too early. With
-    /// `charge` it counts.
-    pub(crate) fn ask(&self, rate: Gcra, key: &[u8], now: Moment, charge: bool) -> Result<(), u64> {
-        let hash = self.seed.hash_one(key);
+    /// The next arrival time of `key`, if one more event of it conforms to `rate`; else how many nanoseconds
+    /// it comes too early. With `charge` it counts.
+    pub(crate) fn ask(&self, rate: Gcra, key: Key<'_>, now: Moment, charge: bool) -> Result<u64, u64> {
+        let hash = self.hash(key);
         // 0 stands for a place that nobody has.
         let tag = hash | 1;
         let mut shard = self.shards[(hash >> 58) as usize].lock().unwrap_or_else(|held| held.into_inner());
@@ -79,7 +108,17 @@ impl Table {
         if charge {
             set[at] = (tag, next);
         }
-        Ok(())
+        Ok(next)
+    }
+
+    fn hash(&self, key: Key<'_>) -> u64 {
+        match key {
+            Key::Number(number) => {
+                let product = u128::from(number ^ self.numbers[0]) * u128::from(self.numbers[1]);
+                product as u64 ^ (product >> 64) as u64
+            }
+            Key::Text(text) => self.seed.hash_one(text),
+        }
     }
 }
 
@@ -104,31 +143,50 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_the_rate() {
         let (table, rate) = (Table::new(KEYS), Gcra::new(10, SECOND, 5));
-        let admitted = |from: u64| (0..20).filter(|_| table.ask(rate, b"a", at(from), true).is_ok()).count();
+        let admitted =
+            |from: u64| (0..20).filter(|_| table.ask(rate, Key::Text(b"a"), at(from), true).is_ok()).count();
         assert_eq!(admitted(0), 5);
         assert_eq!(admitted(SECOND / 10 - 1), 0);
         assert_eq!(admitted(SECOND / 10), 1);
         assert_eq!(admitted(10 * SECOND), 5);
-        assert_eq!(table.ask(rate, b"a", at(10 * SECOND), true), Err(SECOND / 10));
-        assert_eq!(table.ask(rate, b"b", at(10 * SECOND), true), Ok(()), "another key is another bucket");
+        assert_eq!(table.ask(rate, Key::Text(b"a"), at(10 * SECOND), true), Err(SECOND / 10));
+        assert!(
+            table.ask(rate, Key::Text(b"b"), at(10 * SECOND), true).is_ok(),
+            "another key is another bucket"
+        );
     }
 
     #[test]
     fn to_look_costs_nothing() {
         let (table, rate) = (Table::new(KEYS), Gcra::new(1, SECOND, 1));
-        assert!((0..9).all(|_| table.ask(rate, b"a", at(0), false).is_ok()));
-        assert_eq!(table.ask(rate, b"a", at(0), true), Ok(()));
-        assert!(table.ask(rate, b"a", at(0), false).is_err());
+        assert!((0..9).all(|_| table.ask(rate, Key::Text(b"a"), at(0), false).is_ok()));
+        assert!(table.ask(rate, Key::Text(b"a"), at(0), true).is_ok());
+        assert!(table.ask(rate, Key::Text(b"a"), at(0), false).is_err());
+    }
+
+    #[test]
+    fn what_is_left_is_what_conforms() {
+        let (table, rate) = (Table::new(KEYS), Gcra::new(10, SECOND, 4));
+        for left in (0..4).rev() {
+            let next = table.ask(rate, Key::Text(b"a"), at(7), true).unwrap();
+            let full_in_ns = (4 - left) * SECOND / 10;
+            assert_eq!(rate.left(next, at(7)), Left { events: left, full_in_ns });
+        }
+        assert!(table.ask(rate, Key::Text(b"a"), at(7), true).is_err());
+        let next = table.ask(rate, Key::Text(b"a"), at(7 + SECOND / 10), false).unwrap();
+        assert_eq!(rate.left(next - SECOND / 10, at(7 + SECOND / 10)).events, 1, "it has come back");
+        assert_eq!(rate.left(0, at(0)), Left { events: 4, full_in_ns: 0 }, "nobody has asked");
     }
 
     #[test]
     fn a_flood_of_keys_forgives_nobody_and_shares_what_there_is() {
         // 512 places: 1 event a second each, bursts of 4.
         let (table, rate) = (Table::new(512), Gcra::new(1, SECOND, 4));
-        while table.ask(rate, b"known", at(0), true).is_ok() {}
-        let flood = (0..1_000_000u32).filter(|key| table.ask(rate, &key.to_le_bytes(), at(1), true).is_ok());
+        while table.ask(rate, Key::Text(b"known"), at(0), true).is_ok() {}
+        let flood = (0..1_000_000u32)
+            .filter(|key| table.ask(rate, Key::Number(u64::from(*key)), at(1), true).is_ok());
         assert!(flood.count() <= 512 * 4 - 4, "more than all places together admit");
-        assert!(table.ask(rate, b"known", at(1), true).is_err(), "it had used up its share");
+        assert!(table.ask(rate, Key::Text(b"known"), at(1), true).is_err(), "it had used up its share");
     }
 
     proptest! {
@@ -141,7 +199,7 @@ mod tests {
             let (mut now, mut admitted) = (0, Vec::new());
             for gap in gaps_us {
                 now += gap * 1_000;
-                if table.ask(rate, b"key", at(now), true).is_ok() {
+                if table.ask(rate, Key::Text(b"key"), at(now), true).is_ok() {
                     admitted.push(now);
                 }
             }
@@ -161,7 +219,7 @@ mod tests {
             let (table, rate) = (Table::new(KEYS), Gcra::new(events, SECOND, burst));
             let mut now = 0;
             for slack in slack_us {
-                prop_assert_eq!(table.ask(rate, b"key", at(now), true), Ok(()));
+                prop_assert!(table.ask(rate, Key::Text(b"key"), at(now), true).is_ok());
                 now += SECOND / u64::from(events) + slack * 1_000;
             }
         }

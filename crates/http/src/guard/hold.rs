@@ -6,15 +6,18 @@ use std::task::{Context, Poll, ready};
 
 use tieline_base::{Fault, Reason, Stage, Whose};
 use tieline_transport::Io;
-use tieline_wire::http1::{ChunkedDecoder, Progress, RequestBody};
+use tieline_wire::http1::Progress;
 
+use super::room::{Full, Part, Room};
 use crate::Http;
 use crate::buffer::{Buffer, SIZE};
 use crate::client::Client;
 use crate::ending::{in_time, write_all};
 use crate::exchange::client_gone;
+use crate::patience::Sending;
 use crate::plan::{self, Plan};
-use crate::transfer::Source;
+use crate::source::Source;
+use crate::story::Story;
 
 /// A body as far as it was read.
 #[derive(Debug)]
@@ -37,20 +40,17 @@ impl Held {
 /// upstream will not do it, because it sees the request only when the body is there (RFC 9110 §10.1.1).
 ///
 /// # Errors
-/// The client breaks off, or its framing is wrong.
+/// The client breaks off, its framing is wrong, or there is no `room` for it.
 pub(super) async fn hold(
     client: &mut Client,
     input: &mut Buffer,
     plan: &mut Plan,
+    story: &Story,
     http: &Http,
     most: u64,
+    room: &Room,
 ) -> Result<Held, Fault> {
-    let rest = match plan.body {
-        RequestBody::None => Source::Nothing,
-        RequestBody::Length(length) => Source::Length(length),
-        RequestBody::Chunked => Source::Chunked(Box::new(ChunkedDecoder::new())),
-    };
-    let mut held = Held { data: Vec::new(), rest, trailers: Vec::new() };
+    let mut held = Held { data: Vec::new(), rest: plan.body.into(), trailers: Vec::new() };
     // Whoever says so beforehand need not be asked for it at all.
     if matches!(held.rest, Source::Length(length) if length > most) {
         return Ok(held);
@@ -60,10 +60,25 @@ pub(super) async fn hold(
     if std::mem::take(&mut plan.expects_continue) && input.is_empty() {
         in_time(connection, Stage::Settle, Whose::Client, write_all(io, CONTINUE)).await?;
     }
-    let record = connection.record();
-    let read = poll_fn(|cx| held.poll(io, input, most, |count| record.moved(true, count as u64), cx));
+    let (record, mut part) = (connection.record(), room.part());
+    let (expected, mut patience, mut taken) = (http.of_body(story), Sending::default(), 0);
+    let read = poll_fn(|cx| {
+        let moved = |count| {
+            record.moved(true, count as u64);
+            taken += count as u64;
+        };
+        match held.poll(io, input, most, &mut part, moved, cx) {
+            Poll::Pending => patience.sends(connection, expected, taken),
+            read => read,
+        }
+    });
     in_time(connection, Stage::Settle, Whose::Client, read).await?;
+    plan.held_room = Some(part);
     Ok(held)
+}
+
+fn full(error: Full) -> Fault {
+    Fault::new(Stage::Settle, Whose::Us, Reason::Exhausted).because(error)
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -75,11 +90,18 @@ impl Held {
         io: &mut Io,
         input: &mut Buffer,
         most: u64,
+        part: &mut Part,
         mut moved: impl FnMut(usize),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
         loop {
+            let there = input.bytes().len();
             self.take(input).map_err(plan::unreadable)?;
+            let taken = there - input.bytes().len();
+            if taken > 0 {
+                moved(taken);
+            }
+            part.grow(self.data.len() as u64).map_err(full)?;
             if self.is_whole() || self.data.len() as u64 > most {
                 return Poll::Ready(Ok(()));
             }
@@ -90,7 +112,6 @@ impl Held {
             if count == 0 {
                 return Poll::Ready(Err(client_gone(io::ErrorKind::UnexpectedEof.into())));
             }
-            moved(count);
         }
     }
 

@@ -7,6 +7,7 @@ use tieline_openapi::{Api, Inspected, Part, Refusal};
 use tieline_registry::Tally;
 
 use super::hold::hold;
+use super::room::Room;
 use crate::Http;
 use crate::buffer::Buffer;
 use crate::client::Client;
@@ -22,6 +23,8 @@ pub struct Interface {
     pub mode: Mode,
     /// Counts them, by the part of the request that is wrong, in the order of [`Part::ALL`].
     pub counts: [Arc<Tally>; Part::ALL.len()],
+    /// Where bodies are held while they are checked.
+    pub room: Room,
 }
 
 /// What becomes of requests that do not keep to an interface.
@@ -48,7 +51,7 @@ impl Interface {
         }
         let Some(rule) = inspected.body else { return Ok(()) };
         let most = http.settings.validated_body.min(http.settings.body.unwrap_or(u64::MAX));
-        let held = hold(client, input, plan, http, most).await?;
+        let held = hold(client, input, plan, story, http, most, &self.room).await?;
         let fits = held.is_whole() && held.data.len() as u64 <= most;
         let verdict = if fits { rule.check(&held.data) } else { Ok(()) };
         plan.held = Some(Box::new(held));

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use tieline_base::{ClientAddr, Clock, Fault, Moment, Rate, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Fault, Moment, Rate, Reason, Stage, Whose};
 use tieline_registry::Tally;
 
-use super::gcra::{Gcra, KEYS, Table};
+use super::gcra::{Gcra, KEYS, Key, Left, Table};
+use super::quota::{Policy, Quotas};
 use crate::site::Ask;
 
 /// A limit of requests in time. Lives as long as the config has it as it is.
@@ -19,6 +20,8 @@ pub struct RateLimit {
     table: Table,
     /// In the words of the config, for stories.
     told: Box<str>,
+    /// What answers tell of it, if they do.
+    policy: Option<Policy>,
     refused: Arc<Tally>,
 }
 
@@ -34,8 +37,9 @@ pub enum Per {
 }
 
 impl RateLimit {
-    /// A limit of `rate`, `burst` at once, which counts what it refuses.
-    pub fn new(per: Per, rate: Rate, burst: u32, refused: Arc<Tally>) -> Self {
+    /// A limit of `rate`, `burst` at once, which counts what it refuses. With a name, which is of visible
+    /// ASCII, answers tell of it.
+    pub fn new(per: Per, rate: Rate, burst: u32, tells_as: Option<&str>, refused: Arc<Tally>) -> Self {
         let keys = if per == Per::Route { 1 } else { KEYS };
         let per_ns = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
         let by = match &per {
@@ -44,68 +48,75 @@ impl RateLimit {
             Per::Header(name) => name,
         };
         let told = format!("more than {rate} by {by}, {burst} at once").into();
-        Self { rate: Gcra::new(rate.events, per_ns, burst), table: Table::new(keys), per, told, refused }
+        let policy = tells_as.map(|name| Policy::new(name, rate, burst));
+        let (rate, table) = (Gcra::new(rate.events, per_ns, burst), Table::new(keys));
+        Self { rate, table, per, told, policy, refused }
     }
 
-    fn ask(&self, ask: &Ask<'_>, client: ClientAddr, now: Moment, charge: bool) -> Result<(), u64> {
-        let by_client = |key: Key<'_>| self.table.ask(self.rate, key.bytes(), now, charge);
+    /// The next arrival time, or how many nanoseconds it comes too early.
+    fn ask(&self, ask: &Ask<'_>, client: ClientAddr, now: Moment, charge: bool) -> Result<u64, u64> {
+        let by = |key: Key<'_>| self.table.ask(self.rate, key, now, charge);
         match &self.per {
-            Per::Route => self.table.ask(self.rate, b"", now, charge),
-            Per::Ip => by_client(Key::of(client)),
+            Per::Route => by(Key::Number(0)),
+            Per::Ip => by(key_of(client)),
             Per::Header(name) => {
                 let mut verdict = None;
                 (ask.header)(name, &mut |value| {
-                    verdict = Some(self.table.ask(self.rate, value, now, charge));
-                    true
+                    let asked = by(Key::Text(value));
+                    let refused = asked.is_err();
+                    verdict = Some(asked);
+                    // Of several it is not known which one the upstream goes by: all of them count.
+                    refused
                 });
-                verdict.unwrap_or_else(|| by_client(Key::of(client)))
+                verdict.unwrap_or_else(|| by(key_of(client)))
             }
         }
     }
 }
 
-/// A client as a key.
-enum Key<'k> {
-    V4([u8; 4]),
-    V6([u8; 8]),
-    Other(&'k [u8]),
-}
-
-impl Key<'_> {
-    fn of(client: ClientAddr) -> Self {
-        match client.ip().map(|ip| ip.to_canonical()) {
-            Some(IpAddr::V4(v4)) => Key::V4(v4.octets()),
-            Some(IpAddr::V6(v6)) => Key::V6(((v6.to_bits() >> 64) as u64).to_be_bytes()),
-            None => Key::Other(b"unix"),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Key::V4(bytes) => bytes,
-            Key::V6(bytes) => bytes,
-            Key::Other(bytes) => bytes,
-        }
+/// A client as a key: an address of version 4, or the network of one of version 6. None of those is where
+/// addresses of version 4 are mapped to.
+fn key_of(client: ClientAddr) -> Key<'static> {
+    match client.ip().map(|ip| ip.to_canonical()) {
+        Some(IpAddr::V4(v4)) => Key::Number(0xffff << 32 | u64::from(v4.to_bits())),
+        Some(IpAddr::V6(v6)) => Key::Number((v6.to_bits() >> 64) as u64),
+        None => Key::Text(b"unix"),
     }
 }
 
-/// Asks all of `limits`: what one of them refuses counts for none of them.
-pub(super) fn ask(limits: &[Arc<RateLimit>], ask: &Ask<'_>, client: ClientAddr) -> Option<Refused> {
-    let now = Clock::now();
+/// Asks all of `limits`: what one of them refuses counts for none of them. What answers tell of them goes to
+/// `quotas`: of all that let it pass, or of the one that refuses.
+pub(super) fn ask(
+    limits: &[Arc<RateLimit>],
+    ask: &Ask<'_>,
+    client: ClientAddr,
+    now: Moment,
+    quotas: &mut Quotas,
+) -> Result<(), Refused> {
     if limits.len() > 1 {
         for limit in limits {
-            if let Err(early_ns) = limit.ask(ask, client, now, false) {
-                return Some(limit.refuse(early_ns));
-            }
+            limit.ask(ask, client, now, false).map_err(|early_ns| limit.refuse(early_ns, quotas))?;
         }
     }
-    limits.iter().find_map(|limit| limit.ask(ask, client, now, true).err().map(|early| limit.refuse(early)))
+    for limit in limits {
+        let next = limit.ask(ask, client, now, true).map_err(|early_ns| limit.refuse(early_ns, quotas))?;
+        if let Some(policy) = &limit.policy {
+            quotas.add(policy, limit.rate.left(next, now));
+        }
+    }
+    Ok(())
 }
 
 impl RateLimit {
-    fn refuse(&self, early_ns: u64) -> Refused {
+    fn refuse(&self, early_ns: u64, quotas: &mut Quotas) -> Refused {
         self.refused.add();
-        Refused { status: 429, retry_after: Duration::from_nanos(early_ns), told: self.told.clone() }
+        *quotas = Quotas::default();
+        if let Some(policy) = &self.policy {
+            // Nothing is left until the next one is due.
+            quotas.add(policy, Left { events: 0, full_in_ns: early_ns });
+        }
+        let (retry_after, told) = (Duration::from_nanos(early_ns), self.told.clone());
+        Refused { status: 429, retry_after, told }
     }
 }
 
@@ -144,10 +155,10 @@ impl Concurrent {
     }
 
     pub(super) fn enter(&self) -> Result<Slot, Refused> {
-        let before = self.now.fetch_add(1, Relaxed);
-        let slot = Slot(self.now.clone());
-        if before < self.most {
-            return Ok(slot);
+        // Whoever is refused is never counted, so that a place that comes free is seen to be free.
+        let entered = self.now.fetch_update(Relaxed, Relaxed, |now| (now < self.most).then_some(now + 1));
+        if entered.is_ok() {
+            return Ok(Slot(self.now.clone()));
         }
         self.refused.add();
         let told = format!("{} requests of the route are under way", self.most).into();

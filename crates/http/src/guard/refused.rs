@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use tieline_base::Fault;
+use tieline_base::text::push_decimal;
 use tieline_openapi::{Part, Refusal, Violation};
-use tieline_wire::http1::{push_decimal, push_field};
+use tieline_wire::http1::push_field;
 
 use super::limits::Refused;
 

@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRAILER};
 use http::{Response, StatusCode};
-use tieline_wire::http1::{
-    encode_chunk_head, encode_last_chunk, encode_status_line, push_decimal, push_field,
-};
+use tieline_base::text::push_decimal;
+use tieline_wire::http1::{encode_chunk_head, encode_last_chunk, encode_status_line, push_field};
 
 /// How the text frames the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,6 +17,12 @@ pub struct Why {
 }
 
 impl Why {
+    /// It is the only endpoint there is, and healthy.
+    pub(crate) fn only(balance: Balance, in_flight: u32, tier: u8) -> Why {
+        let selection = Selection { tier, available: 1, members: 1, panic: false };
+        Why { balance, rule: Rule::Only, in_flight, latency: None, selection, again: false }
+    }
+
     /// The endpoint's breaker lets one ask through.
     pub(crate) fn probe(balance: Balance, in_flight: u32, selection: Selection) -> Why {
         Why { balance, rule: Rule::Probe, in_flight, latency: None, selection, again: false }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::endpoint::Endpoint;
-use crate::lease::dial_any;
+use crate::leasing::dial_any;
 use crate::settings::{HealthSettings, Settings};
 use crate::state::EndpointId;
 use crate::trunk::{self, Reached};

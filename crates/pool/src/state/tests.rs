@@ -14,14 +14,14 @@ fn state(size: u32, queue: usize, caps: &[(EndpointId, u32)]) -> PoolState {
     state
 }
 
-fn granted(answer: Answer) -> Ticket {
+pub(super) fn granted(answer: Answer) -> Ticket {
     match answer {
         Answer::Granted(ticket) => ticket,
         other => panic!("{other:?}"),
     }
 }
 
-fn queued(answer: Answer) -> Ticket {
+pub(super) fn queued(answer: Answer) -> Ticket {
     match answer {
         Answer::Queued(ticket, ..) => ticket,
         other => panic!("{other:?}"),
@@ -37,8 +37,24 @@ fn the_oldest_waits_no_longer_when_a_lease_comes_back() {
     assert_eq!(state.ask(Priority::Normal), Answer::Queued(Ticket::new(2, Priority::Normal), 1, None));
     assert_eq!(state.ask(Priority::Normal), Answer::Refused);
     let mut grants = Vec::new();
-    state.give_back(A, &mut grants);
+    state.give_back(A, Share::NOBODY, &mut grants);
     assert_eq!(grants, [second]);
+}
+
+#[test]
+fn what_is_wanted_is_what_is_taken_what_is_waited_for_and_what_is_refused() {
+    let mut state = state(2, 1, &[(A, 9)]);
+    let first = granted(state.ask(Priority::Normal));
+    assert!(state.claim(first, A, &mut Vec::new()));
+    assert_eq!(state.demand(), 1);
+    let (second, third) = (state.ask(Priority::Normal), state.ask(Priority::Normal));
+    assert_eq!((granted(second), queued(third)).1, Ticket::new(2, Priority::Normal));
+    assert_eq!(state.demand(), 3);
+    assert_eq!(state.ask(Priority::Normal), Answer::Refused);
+    state.give_back(A, Share::NOBODY, &mut Vec::new());
+    assert_eq!(state.demand(), 4, "it is over, and was so");
+    (0..4).for_each(|_| state.turn_demand());
+    assert_eq!(state.demand(), 2);
 }
 
 #[test]
@@ -95,7 +111,7 @@ fn leases_from_before_the_caps_count_against_them() {
     let waiter = queued(state.ask(Priority::Normal));
     let mut grants = Vec::new();
     state.remove(A);
-    state.give_back(A, &mut grants);
+    state.give_back(A, Share::NOBODY, &mut grants);
     assert_eq!((grants.as_slice(), state.lent()), (&[][..], 2), "room, but no endpoint");
     state.add(B, 9, 0, 0);
     state.set_open(|_| true, &mut grants);
@@ -110,6 +126,7 @@ enum Op {
     Unclaim(prop::sample::Index),
     PutBack(prop::sample::Index),
     GiveBack(prop::sample::Index),
+    PassOn(prop::sample::Index, bool),
     Add(u32),
     Remove(prop::sample::Index),
     Cap(prop::sample::Index, u32),
@@ -126,6 +143,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => index().prop_map(Op::Unclaim),
         1 => index().prop_map(Op::PutBack),
         5 => index().prop_map(Op::GiveBack),
+        5 => (index(), any::<bool>()).prop_map(|(lease, fits)| Op::PassOn(lease, fits)),
         1 => (0u32..4).prop_map(Op::Add),
         1 => index().prop_map(Op::Remove),
         1 => (index(), 0u32..4).prop_map(|(endpoint, cap)| Op::Cap(endpoint, cap)),
@@ -179,7 +197,13 @@ fn chosen<T: Copy>(index: &prop::sample::Index, of: impl IntoIterator<Item = T>)
 fn step(op: Op, state: &mut PoolState, seen: &mut Onlooker, next_id: &mut u64) {
     let mut grants = Vec::new();
     match op {
-        Op::Ask(_) | Op::Leave(_) | Op::Claim(..) | Op::Unclaim(_) | Op::PutBack(_) | Op::GiveBack(_) => {
+        Op::Ask(_)
+        | Op::Leave(_)
+        | Op::Claim(..)
+        | Op::Unclaim(_)
+        | Op::PutBack(_)
+        | Op::GiveBack(_)
+        | Op::PassOn(..) => {
             ask_step(op, state, seen, &mut grants);
         }
         Op::Add(_) | Op::Remove(_) | Op::Cap(..) | Op::Open(_) | Op::Resize(..) => {
@@ -251,11 +275,29 @@ fn ask_step(op: Op, state: &mut PoolState, seen: &mut Onlooker, grants: &mut Vec
         }
         Op::GiveBack(index) => {
             if let Some((ticket, endpoint)) = chosen(&index, seen.leases.iter().copied()) {
-                state.give_back(endpoint, grants);
+                state.give_back(endpoint, Share::NOBODY, grants);
                 seen.leases.retain(|lease| lease.0 != ticket);
             }
         }
+        Op::PassOn(index, fits) => pass_on(&index, fits, state, seen),
         _ => unreachable!("the endpoints' own"),
+    }
+}
+
+fn pass_on(index: &prop::sample::Index, fits: bool, state: &mut PoolState, seen: &mut Onlooker) {
+    let Some((ticket, endpoint)) = chosen(index, seen.leases.iter().copied()) else { return };
+    let Some(next) = state.pass_on(endpoint, Share::NOBODY) else { return };
+    seen.leases.retain(|lease| lease.0 != ticket);
+    assert!(seen.has_room_for_one_more(), "passed on above a cap");
+    assert!(seen.endpoints.get(&endpoint).is_some_and(|(cap, open)| *open && seen.lent_of(endpoint) < *cap));
+    seen.take_grants(vec![next]);
+    if fits {
+        seen.granted.remove(&next);
+        seen.leases.push((next, endpoint));
+    } else {
+        state.not_passed_on(endpoint, next);
+        // Nothing rests here for long.
+        state.wake(endpoint);
     }
 }
 
@@ -315,7 +357,7 @@ proptest! {
         held.into_iter().for_each(|ticket| state.leave(ticket, &mut Vec::new()));
         while let Some((_, endpoint)) = seen.leases.pop() {
             let mut grants = Vec::new();
-            state.give_back(endpoint, &mut grants);
+            state.give_back(endpoint, Share::NOBODY, &mut grants);
             prop_assert!(grants.is_empty());
         }
         prop_assert_eq!((state.lent(), state.waiting(), state.unclaimed.len()), (0, 0, 0));
@@ -392,9 +434,9 @@ proptest! {
                 here.lent -= 1;
                 if flag {
                     here.idle += 1;
-                    state.rest(endpoint, &mut Vec::new());
+                    state.rest(endpoint, Share::NOBODY, &mut Vec::new());
                 } else {
-                    state.give_back(endpoint, &mut Vec::new());
+                    state.give_back(endpoint, Share::NOBODY, &mut Vec::new());
                 }
             }
             for (id, cap) in &with_caps {

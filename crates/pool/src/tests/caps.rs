@@ -10,7 +10,7 @@ use tieline_testkit::{Refusing, TcpServer};
 use super::*;
 use crate::{Balance, OutlierSettings, PoolSettings, Standing};
 
-fn pool(size: u32, queue: usize) -> PoolSettings {
+pub(super) fn pool(size: u32, queue: usize) -> PoolSettings {
     PoolSettings { size: NonZeroU32::new(size), queue, ..PoolSettings::default() }
 }
 
@@ -146,7 +146,7 @@ async fn a_reload_that_raises_the_cap_serves_who_waits() {
 #[tokio::test]
 async fn a_waiter_takes_an_endpoint_whose_rest_is_over() {
     let servers = [TcpServer::echo(), TcpServer::echo()];
-    let base = Duration::from_millis(300);
+    let base = Duration::from_secs(4);
     let outlier = OutlierSettings { consecutive: NonZeroU32::MIN, base, ..OutlierSettings::default() };
     let addresses = servers.each_ref().map(TcpServer::address);
     let mut settings = Settings { outlier: Some(outlier), ..settings(&addresses) };
@@ -195,4 +195,31 @@ fn the_cap_is_exact_across_workers() {
     assert_eq!(most.into_inner(), SIZE, "reached, and never passed");
     let status = upstream.status();
     assert_eq!((status.in_flight, status.waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn connections_are_made_a_few_at_a_time_and_one_that_rests_meanwhile_is_taken() {
+    let server = TcpServer::echo();
+    let acquire = Duration::from_millis(20);
+    let few = Settings { few_at_once: true, pool: pool(9, 9), ..settings(&[server.address()]) };
+    let upstream = upstream(Settings { acquire, ..few.clone() });
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        made.push(lease(&upstream).await.unwrap());
+    }
+    // Whoever waits before the door does so no longer than for a place.
+    assert_eq!(lease(&upstream).await.unwrap_err().reason, Reason::TimeoutAcquire);
+    assert_eq!(upstream.status().in_flight, 4);
+    upstream.apply(few);
+    let any = async || {
+        let ask = Ask { reuse: crate::Reuse::Any, ..Ask::default() };
+        upstream.lease(&permit("db"), ask, &mut |_| ()).await.unwrap()
+    };
+    let (mut fifth, mut sixth) = (Box::pin(any()), Box::pin(any()));
+    assert!(has_to_wait(&mut fifth).await && has_to_wait(&mut sixth).await);
+    drop(made[0].take_knock());
+    let (io, loan, making) = fifth.await.into_parts();
+    loan.park(io, making);
+    assert!(sixth.await.is_reused());
+    assert_eq!(server.accepted(), 5);
 }

@@ -2,7 +2,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tieline_base::{Clock, Percent, Reason, Whose};
-use tieline_testkit::{BlackHole, Refusing, TcpServer};
+use tieline_testkit::{BlackHole, PATIENCE, Refusing, TcpServer};
 
 use super::*;
 use crate::{Balance, LeaseError, Loan, OutlierSettings, RetrySettings, Standing};
@@ -57,12 +57,12 @@ async fn when_all_refuse_it_is_unreachable_and_says_what_the_last_one_said() {
 #[tokio::test]
 async fn a_black_hole_leaves_time_for_the_next() {
     let (hole, server) = (BlackHole::start(), TcpServer::echo());
-    let (addresses, connect) = ([hole.address(), server.address()], Duration::from_secs(2));
+    let (addresses, connect) = ([hole.address(), server.address()], Duration::from_secs(8));
     let upstream = upstream(Settings { balance: Balance::RoundRobin, connect, ..settings(&addresses) });
     let begun = Clock::now();
     let lease = lease(&upstream).await.unwrap();
     assert_eq!(address_of(&lease), EndpointAddr::Socket(server.address()));
-    assert!(Clock::now().since(begun) < connect);
+    assert!(Clock::now().since(begun) < PATIENCE);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn black_holes_alone_are_a_timeout_within_the_budget() {
     let fault = lease(&upstream).await.unwrap_err();
     let took = Clock::now().since(begun);
     assert_eq!(fault.reason, Reason::TimeoutConnect);
-    assert!(took >= connect / 2 && took < connect * 3, "{took:?}");
+    assert!(took >= connect / 2 && took < PATIENCE, "{took:?}");
 }
 
 #[tokio::test]
@@ -158,8 +158,8 @@ async fn an_endpoint_that_breaks_its_connections_rests_while_others_serve() {
 
 #[tokio::test]
 async fn what_an_idle_connection_keeps_of_its_lease_is_small() {
-    // The moment of connecting is told and let go.
-    assert!(size_of::<(Io, Loan)>() <= 64, "{}", size_of::<(Io, Loan)>());
+    // The moment of connecting is told and let go; whom it counts for is kept.
+    assert!(size_of::<(Io, Loan)>() <= 72, "{}", size_of::<(Io, Loan)>());
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tieline_testkit::{PATIENCE, TcpServer, wait_until};
@@ -10,7 +11,7 @@ async fn lease_for(upstream: &Arc<Upstream>, name: &str, reuse: Reuse) -> Lease 
     upstream.lease(&permit(name), ask, &mut |_| ()).await.unwrap()
 }
 
-fn park(lease: Lease) {
+pub(super) fn park(lease: Lease) {
     let making = lease.making().clone();
     let (io, loan) = lease.split();
     loan.park(io, making);
@@ -47,6 +48,7 @@ async fn a_connection_that_the_endpoint_closed_is_not_lent() {
     park(lease_for(&upstream, "db", Reuse::Any).await);
     assert!(wait_until(PATIENCE, || server.accepted() == 1));
     server.reset_all();
+    assert!(wait_until(PATIENCE, || server.open() == 0));
     // The poller hears of it the next time it is asked.
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!lease_for(&upstream, "db", Reuse::Any).await.is_reused());
@@ -67,9 +69,10 @@ async fn what_must_not_be_done_twice_gets_a_young_connection_or_a_new_one() {
     let server = TcpServer::echo();
     let upstream = upstream(settings(&[server.address()]));
     let lease = lease_for(&upstream, "db", Reuse::Any).await;
-    lease.endpoint().allows_idle(Duration::from_millis(100));
+    // Between half and four fifths of it there must be room for a machine that is busy otherwise.
+    lease.endpoint().allows_idle(Duration::from_secs(12));
     park(lease);
-    tokio::time::sleep(Duration::from_millis(65)).await;
+    tokio::time::sleep(Duration::from_millis(6_050)).await;
     assert!(
         !lease_for(&upstream, "db", Reuse::Young).await.is_reused(),
         "older than half of what is allowed"
@@ -163,4 +166,56 @@ fn a_cap_that_comes_with_a_reload_counts_what_rests() {
         assert!(wait_until(PATIENCE, || server.open() == 2), "{} are open", server.open());
         drop(held);
     });
+}
+
+#[test]
+fn where_an_endpoint_has_no_room_what_rests_with_another_worker_is_lent() {
+    let server = TcpServer::echo();
+    let pool = PoolSettings { size: NonZeroU32::new(20), ..PoolSettings::default() };
+    let upstream = upstream(Settings { pool, ..settings(&[server.address()]) });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { park(lease_for(&upstream, "db", Reuse::Any).await) });
+    on_another_worker(async {
+        let lease = lease_for(&upstream, "db", Reuse::Any).await;
+        assert!(!lease.is_reused(), "there is room, and it need not move");
+        let other = lease_for(&upstream, "db", Reuse::Anywhere).await;
+        assert!(other.is_reused());
+        let new = lease_for(&upstream, "db", Reuse::Anywhere).await;
+        assert!(!new.is_reused(), "where none rests it is tried");
+    });
+    assert_eq!((server.accepted(), upstream.status().endpoints[0].idle), (3, 0));
+}
+
+#[test]
+fn workers_beyond_the_cores_share_boards_and_not_what_is_on_them() {
+    let server = TcpServer::echo();
+    let upstream = upstream(settings(&[server.address()]));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let park_one = || runtime.block_on(async { park(lease_for(&upstream, "db", Reuse::Any).await) });
+    park_one();
+    // Each is another worker: in a round of them each board is somebody's, whoever else has come meanwhile.
+    let workers = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..workers {
+        on_another_worker(async {
+            let lease = lease_for(&upstream, "db", Reuse::Any).await;
+            assert!(!lease.is_reused(), "another worker's poller watches what rests");
+            crate::tidy_idle();
+        });
+    }
+    assert_eq!(upstream.status().endpoints[0].idle, 1, "and nobody else closes it");
+    let again = runtime.block_on(lease_for(&upstream, "db", Reuse::Any));
+    assert!(again.is_reused());
+    drop(again);
+    // Two who share a board look after theirs, each of them.
+    park_one();
+    for _ in 0..workers {
+        on_another_worker(async {
+            let pool = PoolSettings { idle: Duration::from_millis(1), ..PoolSettings::default() };
+            upstream.apply(Settings { pool, ..settings(&[server.address()]) });
+            park(lease_for(&upstream, "db", Reuse::Never).await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            crate::tidy_idle();
+        });
+    }
+    assert_eq!(upstream.status().endpoints[0].idle, 1);
 }

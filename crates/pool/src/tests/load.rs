@@ -9,7 +9,7 @@ use crate::{BreakerSettings, HedgeSettings, LeaseError, OutlierSettings, PoolSet
 
 fn breaking(servers: &[&TcpServer]) -> Settings {
     let requests = NonZeroU32::MIN.saturating_add(1);
-    let open = Duration::from_millis(300);
+    let open = Duration::from_secs(6);
     let breaker = Some(BreakerSettings { requests, open, ..BreakerSettings::default() });
     let addresses: Vec<_> = servers.iter().map(|server| server.address()).collect();
     Settings { breaker, outlier: None, ..settings(&addresses) }
@@ -26,7 +26,7 @@ async fn an_open_breaker_refuses_and_then_lets_one_through_at_a_time() {
     assert_eq!(fault.reason, Reason::RefusedBreaker);
     let source = fault.source.unwrap();
     let Some(LeaseError::BreakersOpen { after, .. }) = source.downcast_ref() else { panic!("{source}") };
-    assert!(*after <= Duration::from_millis(300));
+    assert!(*after <= Duration::from_secs(6));
     assert_eq!(upstream.status().endpoints[0].standing, Standing::BreakerOpen);
     eventually(|| upstream.status().endpoints[0].standing == Standing::Healthy).await;
     let probe = lease(&upstream).await.unwrap();
@@ -70,17 +70,18 @@ async fn a_failure_counts_as_a_slow_answer_and_patience_is_believed() {
     loan.first_byte(now, now.after(Duration::from_millis(1)));
     assert!(latency() < 1.0);
     loan.turned_away(now, now, None, "answered 503");
-    assert!((latency() - 5.0).abs() < 0.5, "{}", latency());
+    // It sinks by half in ten seconds.
+    assert!((3.0..5.1).contains(&latency()), "{}", latency());
     loan.turned_away(now, now, Some(Duration::from_secs(20)), "answered 503");
-    assert!((latency() - 20.0).abs() < 1.0, "{}", latency());
+    assert!((12.0..20.1).contains(&latency()), "{}", latency());
     loan.turned_away(now, now, Some(Duration::from_secs(86_400)), "answered 503");
-    assert!((latency() - 30.0).abs() < 1.5, "{}", latency());
+    assert!((20.2..30.1).contains(&latency()), "{}", latency());
 }
 
 #[tokio::test]
 async fn what_was_measured_before_a_rest_is_forgotten_after_it() {
     let servers = [TcpServer::echo(), TcpServer::echo()];
-    let base = Duration::from_millis(50);
+    let base = Duration::from_secs(2);
     let outlier = Some(OutlierSettings { consecutive: NonZeroU32::MIN, base, ..OutlierSettings::default() });
     let upstream = upstream(Settings { outlier, ..settings(&servers.each_ref().map(TcpServer::address)) });
     let lease = lease(&upstream).await.unwrap();

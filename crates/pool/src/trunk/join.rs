@@ -13,7 +13,7 @@ use super::line::{Kept, Next};
 use super::{Driver, Trunk, Trunking, drive, with_line};
 use crate::endpoint::Endpoint;
 use crate::idle::Making;
-use crate::lease::dial_any;
+use crate::leasing::dial_any;
 use crate::settings::Settings;
 use crate::state::EndpointId;
 
@@ -101,14 +101,14 @@ async fn lead(
     match reached.map_err(late).and_then(|reached| reached) {
         Ok(Reached::Alone(io)) => {
             endpoint.set_no_trunks(true);
-            Ok((io, Making { born: Clock::now(), tls: settings.tls.clone() }))
+            Ok((io, Making { born: Clock::now(), tls: settings.tls.clone(), kept: None }))
         }
         Ok(Reached::Trunk(trunk, driver)) => {
             endpoint.set_no_trunks(false);
             drive(driver);
             let now = Clock::now();
             let first = trunk.open().ok_or_else(|| closed_at_once(&*trunk))?;
-            let making = Making { born: now, tls: settings.tls.clone() };
+            let making = Making { born: now, tls: settings.tls.clone(), kept: None };
             let kept = Kept {
                 trunk,
                 endpoint: Arc::clone(endpoint),
@@ -118,6 +118,7 @@ async fn lead(
                 used: now,
                 asked: None,
             };
+            endpoint.has_trunk(&kept.trunk);
             with_line(endpoint.id, |line| line.trunks.push(kept));
             Ok((first, making))
         }

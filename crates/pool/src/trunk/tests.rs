@@ -140,7 +140,7 @@ impl Scene {
         self.line.trunks.push(Kept {
             trunk: trunk.clone(),
             endpoint: self.endpoint.clone(),
-            making: Making { born: self.now, tls: None },
+            making: Making { born: self.now, tls: None, kept: None },
             idle: IDLE,
             aged_at: self.now.after(AGE),
             used: self.now,

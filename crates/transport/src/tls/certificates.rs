@@ -40,6 +40,15 @@ pub(super) fn load_pair(
     })
 }
 
+/// The pair in a PEM text.
+pub(super) fn pair_in(pem: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let nowhere = Path::new("the certificate that was issued");
+    let chain = sections(nowhere, CertificateDer::pem_slice_iter(pem))?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| malformed(nowhere))?;
+    CertifiedKey::from_der(chain, key, provider)
+        .map_err(|error| TlsError::file(nowhere, format!("is of no use: {error}")))
+}
+
 /// The authorities in a bundle.
 pub(super) fn load_roots(files: &mut Files, path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();

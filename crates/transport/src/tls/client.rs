@@ -8,13 +8,15 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tieline_base::Secret;
 use tokio_rustls::TlsConnector;
 
-use super::certificates::{CertificateFiles, load_pair, load_roots};
+use super::certificates::{CertificateFiles, load_pair, load_roots, pair_in};
 use super::error::{TlsConnectError, TlsError};
 use super::files::Files;
+use super::peer::Fingerprint;
 use super::stream::TlsStream;
 use super::{Alpn, TlsVersion, provider};
 use crate::Io;
@@ -44,6 +46,8 @@ pub enum Roots {
     System,
     /// Those in a PEM file and nobody else.
     Bundle(PathBuf),
+    /// The one whose certificate has this SHA-256, as the server itself shows it, and nobody else.
+    Pinned(Fingerprint),
 }
 
 /// Whether the upstream must prove who it is.
@@ -58,7 +62,7 @@ pub enum Verify {
 
 /// TLS towards an upstream, ready to connect. Sessions are resumed among all that share one.
 pub struct ClientTls {
-    config: Arc<ClientConfig>,
+    pub(crate) config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
     files: Files,
     warnings: Vec<String>,
@@ -74,20 +78,38 @@ impl ClientTls {
     /// [`TlsError`]: the first file that is of no use, and why.
     pub fn load(settings: &ClientTlsSettings) -> Result<ClientTls, TlsError> {
         let (provider, mut files) = (provider(), Files::default());
+        let pair = settings.certificate.as_ref().map(|pair| load_pair(&mut files, pair, &provider));
+        ClientTls::make(settings, pair.transpose()?, files, &provider)
+    }
+
+    /// The same, showing a certificate that is in no file: `pem` holds it, those that lead to its authority,
+    /// and its key. The settings name none.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn showing(settings: &ClientTlsSettings, pem: &Secret) -> Result<ClientTls, TlsError> {
+        let provider = provider();
+        let pair = pair_in(pem.reveal().as_bytes(), &provider)?;
+        ClientTls::make(settings, Some(pair), Files::default(), &provider)
+    }
+
+    fn make(
+        settings: &ClientTlsSettings,
+        pair: Option<CertifiedKey>,
+        mut files: Files,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<ClientTls, TlsError> {
         let named = settings
             .server_name
             .as_deref()
             .map(|name| server_name(name).ok_or_else(|| TlsError::ServerName(name.into())));
-        let verifier = verifier(&mut files, settings, &provider)?;
+        let verifier = verifier(&mut files, settings, provider)?;
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(settings.version_min.and_newer())?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let mut config = match &settings.certificate {
-            Some(pair) => {
-                let pair = load_pair(&mut files, pair, &provider)?;
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
-            }
+        let mut config = match pair {
+            Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
@@ -170,11 +192,63 @@ fn verifier(
             let verifier = rustls_platform_verifier::Verifier::new(provider.clone());
             Ok(Arc::new(verifier.map_err(TlsError::SystemRoots)?))
         }
+        (Verify::Full, Roots::Pinned(authority)) => {
+            Ok(Arc::new(Pinned { authority: *authority, keys: Unverified(provider.clone()) }))
+        }
         (Verify::Full, Roots::Bundle(path)) => {
             let roots = Arc::new(load_roots(files, path)?);
             let builder = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
             Ok(builder.build().map_err(|error| TlsError::file(path, error.to_string()))?)
         }
+    }
+}
+
+/// Believes one authority, known by the hash of its certificate, which the server shows behind its own.
+#[derive(Debug)]
+struct Pinned {
+    authority: Fingerprint,
+    /// The proof of having its key is the same for all.
+    keys: Unverified,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let pinned = others.iter().find(|der| Fingerprint::of(der) == self.authority).ok_or_else(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(pinned.clone().into_owned())?;
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.keys.0.clone());
+        let verifier = builder.build().map_err(|_| unknown())?;
+        verifier.verify_server_cert(own, others, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.keys.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.keys.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.keys.supported_verify_schemes()
     }
 }
 

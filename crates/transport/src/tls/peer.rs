@@ -1,6 +1,7 @@
 //! Who a client proved to be.
 
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -30,7 +31,7 @@ pub struct Fingerprint(pub [u8; 32]);
 impl ClientCertificate {
     /// Of what a client showed, its own first. `None` when it cannot be read, or names its holder so that it
     /// cannot be told from another.
-    pub(super) fn read(shown: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
+    pub(crate) fn read(shown: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
         let der = shown.first()?;
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let alternatives = certificate.subject_alternative_name().ok()?;
@@ -51,6 +52,19 @@ impl ClientCertificate {
             chain: shown.iter().map(|der| der.as_ref().into()).collect(),
         })
     }
+}
+
+/// The authority's number for a certificate in DER, in hexadecimal; `None` if it is none.
+pub fn serial_of(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(hexadecimal(certificate.raw_serial()))
+}
+
+/// Since when a certificate in DER is valid; `None` if it is none.
+pub fn valid_since(certificate: &[u8]) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_before.timestamp()).ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// The longest name that a holder may have, in bytes: it goes into headers, logs and lists.

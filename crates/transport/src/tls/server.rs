@@ -8,10 +8,13 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 
 use super::certificates::{CertificateFiles, load_pair, load_revocations, load_roots};
+use super::end_point::end_point;
 use super::error::{TlsAcceptError, TlsError};
 use super::files::Files;
 use super::names::ByName;
@@ -30,6 +33,8 @@ pub struct ServerTlsSettings {
     pub client_certificates: Option<ClientCertificates>,
     /// Refuses clients that ask for a name that no certificate bears, or for none.
     pub strict_sni: bool,
+    /// No session is resumed: every connection proves anew who both ends are.
+    pub no_sessions: bool,
 }
 
 /// How clients prove who they are.
@@ -46,7 +51,7 @@ pub struct ClientCertificates {
 
 /// A TLS server, ready to accept.
 pub struct ServerTls {
-    pub(super) config: Arc<ServerConfig>,
+    pub(crate) config: Arc<ServerConfig>,
     pub(super) names: Arc<ByName>,
     clients: Arc<dyn ClientCertVerifier>,
     files: Files,
@@ -78,6 +83,11 @@ impl ServerTls {
             .with_client_cert_verifier(clients.clone())
             .with_cert_resolver(names.clone());
         config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
+        if settings.no_sessions {
+            config.send_tls13_tickets = 0;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            return Ok(ServerTls { config: Arc::new(config), names, clients, files });
+        }
         // Made anew with every load: a session must not carry an identity past the revocation of it.
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
@@ -99,6 +109,13 @@ impl ServerTls {
         }
         let judged = self.clients.verify_client_cert(own, others, UnixTime::now());
         judged.map(drop).map_err(TlsAcceptError::Refused)
+    }
+
+    /// What a conversation with a client that asked for `server_name` can be bound to: the hash of our
+    /// certificate (RFC 5929 §4). `None` where it may be one of several, or no hash of it is agreed on.
+    pub fn end_point(&self, server_name: Option<&str>) -> Option<Box<[u8]>> {
+        let [only] = self.names.of(server_name) else { return None };
+        end_point(only.cert.first()?)
     }
 
     /// Whether a file no longer holds what was loaded from it: time to load anew. Cheap enough for every few

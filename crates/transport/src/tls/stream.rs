@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::end_point::end_point;
 use crate::Io;
 
 /// An encrypted conversation over a plain one. What is written may wait here for the socket until it is
@@ -26,6 +27,29 @@ impl TlsStream {
     /// The same, to be replaced by another way to the same peer.
     pub(crate) fn carrier_mut(&mut self) -> &mut Io {
         self.0.get_mut().0
+    }
+
+    /// What a conversation with a server can be bound to, as [`end_point`] has it; `None` at our own.
+    pub(crate) fn peer_end_point(&self) -> Option<Box<[u8]>> {
+        match &self.0 {
+            tokio_rustls::TlsStream::Client(stream) => {
+                end_point(stream.get_ref().1.peer_certificates()?.first()?)
+            }
+            tokio_rustls::TlsStream::Server(_) => None,
+        }
+    }
+
+    /// Keeping material for `label`, without a context.
+    pub(crate) fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
+        let exported = match &self.0 {
+            tokio_rustls::TlsStream::Client(stream) => {
+                stream.get_ref().1.export_keying_material([0; 32], label, None)
+            }
+            tokio_rustls::TlsStream::Server(stream) => {
+                stream.get_ref().1.export_keying_material([0; 32], label, None)
+            }
+        };
+        exported.ok()
     }
 
     /// Whether decrypted bytes, or an end, wait here: the socket need not be ready then.

@@ -11,7 +11,8 @@ pub(super) fn host_and_port(value: &[u8]) -> Option<&str> {
         b'[' => behind_address(value)?,
         _ => behind_name(value)?,
     };
-    is_port(port).then(|| str::from_utf8(value).ok())?
+    // Nearly all name none.
+    (port.is_empty() || is_port(port)).then(|| str::from_utf8(value).ok())?
 }
 
 /// What follows a name or an IPv4 address.

@@ -13,9 +13,6 @@ const VALUE: u8 = 16;
 /// A byte of a path that needs a closer look (see [`Path`](super::Path)), a dot only behind a slash; a mark
 /// on top of the others.
 pub(super) const PATH_SPECIAL: u8 = 32;
-/// An underscore; likewise.
-pub(super) const HAS_UNDERSCORE: u8 = 64;
-
 const CLASSES: [u8; 256] = classes();
 
 const fn classes() -> [u8; 256] {
@@ -44,9 +41,6 @@ const fn classes() -> [u8; 256] {
         if is_one_of(byte, b"%.;\\\0") {
             class |= PATH_SPECIAL;
         }
-        if byte == b'_' {
-            class |= HAS_UNDERSCORE;
-        }
         classes[index] = class;
         index += 1;
     }
@@ -68,11 +62,6 @@ const fn is_one_of(byte: u8, set: &[u8]) -> bool {
 #[inline]
 pub(super) const fn class_of(byte: u8) -> u8 {
     CLASSES[byte as usize]
-}
-
-#[inline]
-pub(super) const fn is_token_class(class: u8) -> bool {
-    class & TOKEN != 0
 }
 
 #[inline]
@@ -105,32 +94,6 @@ pub(super) fn is_query(bytes: &[u8]) -> bool {
 /// May be empty.
 pub(super) fn is_value(bytes: &[u8]) -> bool {
     all(bytes, VALUE)
-}
-
-/// Where the first byte from `at` on stands that is neither a visible ASCII character nor a space; else the
-/// end.
-#[inline]
-pub(super) fn ordinary_value_end(bytes: &[u8], at: usize) -> usize {
-    let (words, rest) = bytes.get(at..).unwrap_or_default().as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let stops = out_of_the_ordinary(u64::from_le_bytes(*word));
-        if stops != 0 {
-            return at + index * 8 + (stops.trailing_zeros() / 8) as usize;
-        }
-    }
-    let left = rest.iter().position(|byte| !matches!(byte, b' '..=b'~')).unwrap_or(rest.len());
-    at + words.len() * 8 + left
-}
-
-/// The high bit of each byte below a space or above `~`. Bits above the lowest one set may be wrong: a borrow
-/// runs upwards only.
-#[inline]
-fn out_of_the_ordinary(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = ONES << 7;
-    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
-    let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES);
-    (below_space | delete | word) & HIGHS
 }
 
 /// Without an early exit: the good case has to look at every byte anyway.

@@ -2,15 +2,14 @@
 
 use std::num::NonZeroUsize;
 
+use tieline_base::text::push_decimal;
+
 use super::{Method, Target};
 
 /// Stands behind the data of each chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 /// Ends a body that has no trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
-/// The longest number in decimal: 2^64 - 1.
-const DECIMAL_MAX: usize = 20;
 
 /// Writes what stands before the data of a chunk; a chunk without data would end the body.
 pub fn encode_chunk_head(length: NonZeroUsize, out: &mut Vec<u8>) {
@@ -54,19 +53,4 @@ pub fn push_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Writes a number as lengths are written.
-pub fn push_decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; DECIMAL_MAX];
-    let mut start = DECIMAL_MAX;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }

@@ -64,6 +64,9 @@ pub enum HttpError {
     /// Neither name nor address, with or without a port.
     #[error("the host is not a name or an address with an optional port")]
     HostInvalid,
+    /// RFC 9110 §11.6.2 allows one: of two, who checks may read another than who obeys.
+    #[error("there is more than one Authorization field")]
+    AuthorizationRepeated,
     /// RFC 9110 §8.6: not `1*DIGIT` that fits 64 bits.
     #[error("Content-Length is not one decimal number")]
     ContentLength,

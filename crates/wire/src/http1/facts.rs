@@ -25,6 +25,7 @@ pub(super) struct Facts<'b> {
     /// An expectation that nobody knows.
     pub(super) expects_other: bool,
     keep_alive_value: Option<&'b [u8]>,
+    authorized: bool,
 }
 
 #[derive(Default)]
@@ -47,6 +48,10 @@ pub(super) enum Framing {
 impl<'b> Facts<'b> {
     #[inline]
     pub(super) fn take(&mut self, kind: Kind, value: &'b [u8]) -> Result<(), HttpError> {
+        // First of all, as most say nothing here. Both readers pass by this, so that neither can forget one.
+        if !kind.decides() {
+            return Ok(());
+        }
         match kind {
             Kind::Host => self.take_host(value),
             Kind::ContentLength => self.take_content_length(value),
@@ -55,6 +60,10 @@ impl<'b> Facts<'b> {
             Kind::Upgrade => self.take_upgrade(value),
             Kind::Te => self.take_te(value),
             Kind::Expect => self.take_expect(value),
+            Kind::Authorization => match std::mem::replace(&mut self.authorized, true) {
+                false => Ok(()),
+                true => Err(HttpError::AuthorizationRepeated),
+            },
             Kind::KeepAlive => {
                 self.keep_alive_value = Some(value);
                 Ok(())

@@ -9,8 +9,8 @@ use super::bytes::elements;
 use super::facts::Facts;
 use super::{HttpError, Kind, Limits};
 
-/// The most fields that a head can have, whatever its limits say.
-pub const FIELDS_MAX: usize = 128;
+/// The most fields that a head can have, whatever its limits say: 128 that came, and room for ours.
+pub const FIELDS_MAX: usize = 192;
 
 /// So many fields fit without a place of their own.
 const USUAL: usize = 24;
@@ -19,6 +19,10 @@ const USUAL: usize = 24;
 #[derive(Default)]
 pub struct Room<'b> {
     slots: SmallVec<[Slot<'b>; USUAL]>,
+    /// A bit for each kind among them.
+    kinds: u32,
+    /// A host that was found right before.
+    known: &'b str,
 }
 
 /// A field as it was found.
@@ -29,20 +33,35 @@ pub(super) struct Slot<'b> {
     pub(super) value: &'b [u8],
     /// Where its line begins in the head.
     pub(super) line: usize,
+    /// Known once it was judged.
     pub(super) kind: Kind,
 }
 
 impl<'b> Room<'b> {
     /// Empty.
     #[inline]
-    pub const fn new() -> Self {
-        Self { slots: SmallVec::new_const() }
+    pub fn new() -> Self {
+        // Not the constant one, which would be copied here with all its empty places.
+        Self { slots: SmallVec::new(), kinds: 0, known: "" }
+    }
+
+    /// Empty, for a client that has asked `host` before, by the [`Request::host`](super::Request::host) of
+    /// that time: most ask the same again, and what is equal need not be judged anew.
+    #[inline]
+    pub fn knowing(host: &'b str) -> Self {
+        Self { known: host, ..Self::new() }
+    }
+
+    /// What [`Room::knowing`] was told; else nothing.
+    pub(super) fn known(&self) -> &'b str {
+        self.known
     }
 
     /// Makes ready for another head; how many fields it may have.
     #[inline]
     pub(super) fn begin(&mut self, limits: &Limits) -> usize {
         self.slots.clear();
+        self.kinds = 0;
         limits.fields.min(FIELDS_MAX)
     }
 
@@ -56,12 +75,20 @@ impl<'b> Room<'b> {
         fits
     }
 
-    /// All fields are there, and this is what they say together.
+    /// Asks what the name of each field means, and what all of them say together.
     #[inline]
-    pub(super) fn finish(&mut self, facts: &Facts<'_>) {
+    pub(super) fn judge(&mut self, kind_of: impl Fn(&[u8]) -> Kind) -> Result<Facts<'b>, HttpError> {
+        let mut facts = Facts::default();
+        for slot in &mut self.slots {
+            slot.kind = kind_of(slot.name);
+            self.kinds |= bit(slot.kind);
+            facts.take(slot.kind, slot.value)?;
+        }
         if facts.names_fields {
             mark_named(&mut self.slots);
+            self.kinds |= bit(Kind::HopByHop);
         }
+        Ok(facts)
     }
 }
 
@@ -71,6 +98,8 @@ pub struct Fields<'r, 'b> {
     /// From the first line to the empty one.
     head: &'b [u8],
     slots: &'r [Slot<'b>],
+    /// A bit for each kind that may be among them: those that are not there need not be sought.
+    kinds: u32,
 }
 
 /// One field.
@@ -90,7 +119,7 @@ impl<'r, 'b> Fields<'r, 'b> {
     /// The fields of `head` that are in `room`.
     #[inline]
     pub(super) fn new(head: &'b [u8], room: &'r Room<'b>) -> Self {
-        Self { head, slots: &room.slots }
+        Self { head, slots: &room.slots, kinds: room.kinds }
     }
 
     /// Takes what was read from `head` as `headers` into `room`: checks how the lines end, and what the
@@ -102,24 +131,21 @@ impl<'r, 'b> Fields<'r, 'b> {
         room: &'r mut Room<'b>,
     ) -> Result<(Self, Facts<'b>), HttpError> {
         let most = room.begin(limits);
-        let mut facts = Facts::default();
         for header in headers {
             // The parser takes a LF alone for the end of a line; every line but the last ends before a name.
             let line = offset(head, header.name);
             if head[..line].last_chunk() != Some(b"\r\n") {
                 return Err(HttpError::BareNewline);
             }
-            let name = header.name.as_bytes();
-            let kind = Kind::of(name);
-            facts.take(kind, header.value)?;
-            if !room.push(Slot { name, value: header.value, line, kind }, most) {
+            let (name, value) = (header.name.as_bytes(), header.value);
+            if !room.push(Slot { name, value, line, kind: Kind::Plain }, most) {
                 return Err(HttpError::TooManyFields);
             }
         }
         if !head.ends_with(b"\r\n\r\n") {
             return Err(HttpError::BareNewline);
         }
-        room.finish(&facts);
+        let facts = room.judge(Kind::of)?;
         Ok((Self::new(head, room), facts))
     }
 
@@ -151,13 +177,34 @@ impl<'r, 'b> Fields<'r, 'b> {
     }
 
     /// The value of the first field of `kind`.
+    #[inline]
     pub fn of_kind(&self, kind: Kind) -> Option<&'b [u8]> {
-        self.slots.iter().find(|slot| slot.kind == kind).map(|slot| slot.value)
+        self.all_of_kind(kind).next()
+    }
+
+    /// The values of all fields of `kind`.
+    #[inline]
+    pub fn all_of_kind(&self, kind: Kind) -> impl Iterator<Item = &'b [u8]> + use<'r, 'b> {
+        let slots = if self.kinds & bit(kind) == 0 { &[] } else { self.slots };
+        slots.iter().filter(move |slot| slot.kind == kind).map(|slot| slot.value)
     }
 
     /// Writes the lines that `keep` wants to `out`, neighbours together.
-    pub fn copy_kept(&self, mut keep: impl FnMut(Kind) -> bool, out: &mut Vec<u8>) {
-        let mut run = None;
+    pub fn copy_kept(&self, keep: impl FnMut(Kind) -> bool, out: &mut Vec<u8>) {
+        self.copy_behind(None, keep, out);
+    }
+
+    /// The same, with the first line of the head before them as it came.
+    pub fn copy_head(&self, keep: impl FnMut(Kind) -> bool, out: &mut Vec<u8>) {
+        self.copy_behind(Some(0), keep, out);
+    }
+
+    /// How long the first line of the head is.
+    pub fn first_line(&self) -> usize {
+        self.slots.first().map_or(self.head.len().saturating_sub(2), |slot| slot.line)
+    }
+
+    fn copy_behind(&self, mut run: Option<usize>, mut keep: impl FnMut(Kind) -> bool, out: &mut Vec<u8>) {
         for slot in self.slots {
             if keep(slot.kind) {
                 run.get_or_insert(slot.line);
@@ -176,6 +223,11 @@ impl<'r, 'b> Fields<'r, 'b> {
         // A token is ASCII.
         Field { kind, name: str::from_utf8(name).unwrap_or_default(), value, line: &self.head[line..end] }
     }
+}
+
+/// There are fewer kinds than bits.
+const fn bit(kind: Kind) -> u32 {
+    1 << kind as u32
 }
 
 impl fmt::Debug for Fields<'_, '_> {

@@ -4,9 +4,8 @@
 //! what is wrong with it, if anything is: here a head is either read exactly as they would read it, or not at
 //! all. A property test and a fuzz target hold the two against each other.
 
-use super::bytes::{
-    HAS_UNDERSCORE, PATH_SPECIAL, class_of, is_path_class, is_query_byte, is_token_class, ordinary_value_end,
-};
+use super::block::{text, word};
+use super::bytes::{PATH_SPECIAL, class_of, is_path_class, is_query_byte, is_token_byte};
 use super::facts::Facts;
 use super::fields::{Fields, Room, Slot};
 use super::request::{Request, assemble};
@@ -31,9 +30,9 @@ pub fn quick_request<'r, 'b>(
     if line > limits.line {
         return None;
     }
-    let (facts, length) = fields(bytes, line + 2, limits, room)?;
+    let (facts, length) = fields(bytes, &bytes[line + 2..], limits, room)?;
     let fields = Fields::new(&bytes[..length], room);
-    assemble(method, target, version, fields, &facts).ok().map(|request| (request, length))
+    assemble(method, target, version, fields, &facts, room.known()).ok().map(|request| (request, length))
 }
 
 /// The response whose head is at the beginning of `bytes`, and how long that is; see [`quick_request`].
@@ -55,9 +54,13 @@ pub fn quick_response<'r, 'b>(
     };
     let digit = |byte: u8| u16::from(byte - b'0');
     let status = digit(hundreds) * 100 + digit(tens) * 10 + digit(ones);
-    let end = ordinary_value_end(bytes, 13);
-    let reason = str::from_utf8(&bytes[13..end]).ok()?;
-    let (facts, length) = fields(bytes, line_end(bytes, end)?, limits, room)?;
+    let rest = bytes.get(13..)?;
+    let (reason, rest) = rest.split_at(text(rest));
+    if bytes.len() - rest.len() > limits.line {
+        return None;
+    }
+    let reason = if reason == b"OK" { "OK" } else { str::from_utf8(reason).ok()? };
+    let (facts, length) = fields(bytes, rest.strip_prefix(b"\r\n")?, limits, room)?;
     let fields = Fields::new(&bytes[..length], room);
     conclude(version, status, reason, fields, &facts, to).ok().map(|response| (response, length))
 }
@@ -67,7 +70,7 @@ fn method(bytes: &[u8]) -> Option<(Method<'_>, usize)> {
     if bytes.starts_with(b"GET ") {
         return Some((Method::Get, 4));
     }
-    let end = bytes.iter().position(|byte| !is_token_class(class_of(*byte)))?;
+    let end = bytes.iter().position(|byte| !is_token_byte(*byte))?;
     let name = str::from_utf8(&bytes[..end]).ok()?;
     let method = (bytes[end] == b' ' && end > 0).then(|| Method::parse(name).ok())??;
     Some((method, end + 1))
@@ -80,75 +83,63 @@ fn target(bytes: &[u8], start: usize) -> Option<(Target<'_>, usize)> {
     }
     let (mut at, mut plain) = (start + 1, true);
     let stop = loop {
+        // Nothing about a letter, a digit or a hyphen has to be known.
+        at += word(bytes.get(at..)?);
         let byte = *bytes.get(at)?;
         let class = class_of(byte);
         if !is_path_class(class) {
             break byte;
         }
-        if class & PATH_SPECIAL != 0 && needs_a_look(bytes, at) {
-            plain = false;
-        }
+        plain &= class & PATH_SPECIAL == 0 || !needs_a_look(bytes, at);
         at += 1;
     };
     let path = str::from_utf8(&bytes[start..at]).ok()?;
     let mut query = None;
     if stop == b'?' {
         let begin = at + 1;
-        at = begin + bytes[begin..].iter().position(|byte| !is_query_byte(*byte))?;
+        at = begin + word(&bytes[begin..]);
+        while is_query_byte(*bytes.get(at)?) {
+            at += 1 + word(&bytes[at + 1..]);
+        }
         query = Some(str::from_utf8(&bytes[begin..at]).ok()?);
     }
     let raw = if query.is_none() { path } else { str::from_utf8(&bytes[start..at]).ok()? };
     Some((Target::of_origin(path, query, raw, plain), at))
 }
 
-/// Reads the fields from `at` to the empty line into `room`: what they say together, and where the head ends.
+/// Reads the fields at the beginning of `rest`, which ends `bytes`, into `room`: what they say together, and
+/// where the head ends.
 fn fields<'b>(
     bytes: &'b [u8],
-    mut at: usize,
+    rest: &'b [u8],
     limits: &Limits,
     room: &mut Room<'b>,
 ) -> Option<(Facts<'b>, usize)> {
     let most = room.begin(limits);
-    let mut facts = Facts::default();
+    let length = lines(bytes, rest, most, room)?;
+    let facts = room.judge(Kind::of_word).ok()?;
+    (length <= limits.head).then_some((facts, length))
+}
+
+/// Takes the lines apart with which `rest` begins, up to the empty one; where that ends. What their names
+/// mean is asked behind this, of all together: the look for ends keeps all that it needs at hand.
+fn lines<'b>(bytes: &'b [u8], mut rest: &'b [u8], most: usize, room: &mut Room<'b>) -> Option<usize> {
     loop {
-        let line = at;
-        let mut seen = 0;
-        let stop = loop {
-            let byte = *bytes.get(at)?;
-            let class = class_of(byte);
-            if !is_token_class(class) {
-                break byte;
-            }
-            seen |= class;
-            at += 1;
+        let line = bytes.len() - rest.len();
+        let (name, behind) = rest.split_at_checked(word(rest))?;
+        let Some(behind) = behind.strip_prefix(b":") else {
+            let ends = name.is_empty() && behind.starts_with(b"\r\n");
+            return ends.then_some(line + 2);
         };
-        if stop != b':' || at == line {
-            let empty = stop == b'\r' && at == line && bytes.get(at + 1) == Some(&b'\n');
-            let length = at + 2;
-            if !empty || length > limits.head {
-                return None;
-            }
-            room.finish(&facts);
-            return Some((facts, length));
-        }
-        let name = &bytes[line..at];
-        let begin = at + 1 + usize::from(bytes.get(at + 1) == Some(&b' '));
-        let end = ordinary_value_end(bytes, begin);
-        let value = &bytes[begin..end];
-        // White space around it is rare enough for the others.
-        if value.first() == Some(&b' ') || value.last() == Some(&b' ') {
+        let behind = behind.strip_prefix(b" ").unwrap_or(behind);
+        let (value, behind) = behind.split_at_checked(text(behind))?;
+        // White space around it is rare enough for the others, and so are names of other bytes.
+        if name.is_empty() || value.first() == Some(&b' ') || value.last() == Some(&b' ') {
             return None;
         }
-        at = line_end(bytes, end)?;
-        let kind = Kind::of_token(name, seen & HAS_UNDERSCORE != 0);
-        facts.take(kind, value).ok()?;
-        if !room.push(Slot { name, value, line, kind }, most) {
+        rest = behind.strip_prefix(b"\r\n")?;
+        if !room.push(Slot { name, value, line, kind: Kind::Plain }, most) {
             return None;
         }
     }
-}
-
-/// Behind the end of a line that stands at `at`.
-fn line_end(bytes: &[u8], at: usize) -> Option<usize> {
-    (bytes.get(at..)?.first_chunk()? == b"\r\n").then_some(at + 2)
 }

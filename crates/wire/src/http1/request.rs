@@ -99,7 +99,7 @@ pub fn parse_request<'r, 'b>(
     let method = Method::parse(method)?;
     let target = Target::parse(raw, &method)?;
     let (fields, facts) = Fields::read(head, parsed.headers, limits, room)?;
-    assemble(method, target, version, fields, &facts)
+    assemble(method, target, version, fields, &facts, "")
 }
 
 impl<'b> Method<'b> {
@@ -144,12 +144,22 @@ impl<'b> Method<'b> {
 }
 
 impl Request<'_, '_> {
+    /// Whether its first line is as [`encode_request_line`](super::encode_request_line) would write it.
+    pub fn is_canonical(&self) -> bool {
+        // A request line has the same parts in the same order, so that its length tells: between them are two
+        // spaces, a version of eight bytes and a CRLF behind them.
+        self.version == Version::Http11
+            && self.target.authority.is_none()
+            && self.fields.first_line() == self.method.as_str().len() + self.target.raw().len() + 12
+    }
+
     /// What the answer's length depends on.
     pub const fn kind(&self) -> RequestKind {
         RequestKind { head: matches!(self.method, Method::Head), upgrade: self.upgrade.is_some() }
     }
 }
 
+/// The request of these parts; a host that is `known` is right.
 #[inline]
 pub(super) fn assemble<'r, 'b>(
     method: Method<'b>,
@@ -157,6 +167,7 @@ pub(super) fn assemble<'r, 'b>(
     version: Version,
     fields: Fields<'r, 'b>,
     facts: &Facts<'b>,
+    known: &'b str,
 ) -> Result<Request<'r, 'b>, HttpError> {
     if facts.expects_other {
         return Err(HttpError::Expectation);
@@ -173,7 +184,7 @@ pub(super) fn assemble<'r, 'b>(
         target,
         version,
         fields,
-        host: host(&target, version, facts)?,
+        host: host(&target, version, facts, known)?,
         body,
         keep_alive: facts.keeps_alive(version),
         // RFC 9110 §10.1.1: HTTP/1.0 has no interim answers.
@@ -184,11 +195,17 @@ pub(super) fn assemble<'r, 'b>(
 }
 
 /// RFC 9112 §3.2.2: the absolute form counts, but a `Host` must be there and right all the same.
-fn host<'b>(target: &Target<'b>, version: Version, facts: &Facts<'b>) -> Result<&'b str, HttpError> {
+fn host<'b>(
+    target: &Target<'b>,
+    version: Version,
+    facts: &Facts<'b>,
+    known: &'b str,
+) -> Result<&'b str, HttpError> {
     let named = match facts.host {
         None if version == Version::Http11 => return Err(HttpError::HostMissing),
         None => "",
         Some(b"") if version == Version::Http10 => "",
+        Some(value) if value == known.as_bytes() && !known.is_empty() => known,
         Some(value) => host_and_port(value).ok_or(HttpError::HostInvalid)?,
     };
     Ok(target.authority.unwrap_or(named))

@@ -108,6 +108,12 @@ pub(super) fn conclude<'r, 'b>(
 }
 
 impl Response<'_, '_> {
+    /// Whether its first line is as [`encode_status_line`](super::encode_status_line) would write it.
+    pub fn is_canonical(&self) -> bool {
+        // Nine bytes of version and a space, three digits, a space, the reason, and a CRLF.
+        self.version == Version::Http11 && self.fields.first_line() == self.reason.len() + 15
+    }
+
     /// Another answer to the same request follows.
     pub const fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101

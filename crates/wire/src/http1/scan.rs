@@ -54,6 +54,8 @@ impl HeadScan {
             let end = self.looked + found;
             self.looked = end + 1;
             if end == self.line || window[end - 1] != b'\r' {
+                // Who saw less of it at once has said before that it is too long.
+                self.judge_rest(&window[..end], limits)?;
                 return Err(HttpError::BareNewline);
             }
             let empty = end - 1 == self.line;

@@ -79,7 +79,7 @@ fn passes(line: &[u8]) -> Result<bool, HttpError> {
     }
     match Kind::of(name) {
         Kind::Plain if decides(name) => Err(HttpError::TrailerRefused),
-        Kind::Plain => Ok(true),
+        Kind::Plain | Kind::Accept => Ok(true),
         Kind::Dropped | Kind::Via | Kind::RequestId | Kind::Date | Kind::Server | Kind::AltSvc => Ok(false),
         _ => Err(HttpError::TrailerRefused),
     }

@@ -234,12 +234,12 @@ fn every_name_has_its_kind() {
         ("Authorization", Kind::Authorization),
         ("Trailer", Kind::Trailer),
         ("Alt-Svc", Kind::AltSvc),
-        ("Accept", Kind::Plain),
+        ("Accept", Kind::Accept),
         ("Referer", Kind::Plain),
         ("Content-Type", Kind::Plain),
         ("hos\u{54}", Kind::Host),
         ("ho~t", Kind::Plain),
-        ("x`request^id", Kind::Plain),
+        ("x`request^id", Kind::Dropped),
     ] {
         assert_eq!(Kind::of(name.as_bytes()), kind, "{name}");
     }
@@ -261,4 +261,17 @@ fn kinds_stand_beside_their_fields_and_lines_are_copied_whole() {
         assert_eq!(out, format!("Host: a\r\n{lines}").into_bytes());
     })
     .unwrap();
+}
+
+#[test]
+fn what_a_variable_could_be_taken_for_goes_nowhere() {
+    for name in ["x.forwarded.for", "X!Real~IP", "content.length", "x|tieline|identity", "a_b"] {
+        assert_eq!(Kind::of(name.as_bytes()), Kind::Dropped, "{name}");
+    }
+    for name in ["x.mine", "sec-ch-ua!", "x.forwarder", &"a.".repeat(100)] {
+        assert_eq!(Kind::of(name.as_bytes()), Kind::Plain, "{name}");
+    }
+    let long = format!("x.forwarded.{}", "for".repeat(30));
+    assert_eq!(Kind::of(long.as_bytes()), Kind::Dropped);
+    assert_eq!(Kind::of(b"TRUE-CLIENT-IP"), Kind::Claim);
 }

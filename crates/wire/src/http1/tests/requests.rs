@@ -307,6 +307,14 @@ fn content_length_is_one_decimal_number() {
 }
 
 #[test]
+fn two_credentials_are_refused() {
+    all_fields_refused(&[
+        ("Authorization: Basic YTph\r\nAuthorization: Basic YTph\r\n", AuthorizationRepeated),
+        ("Authorization: Basic YTph\r\nX: y\r\nauthorization: Basic YjpI\r\n", AuthorizationRepeated),
+    ]);
+}
+
+#[test]
 fn transfer_encoding_is_exactly_chunked() {
     for (coding, error) in [
         ("gzip", CodingUnknown),

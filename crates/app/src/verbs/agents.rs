@@ -1,0 +1,117 @@
+//! `tieline agents`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::client::Client;
+use super::target::Target;
+use super::text::{Span, printable};
+
+/// Which server, and how to print.
+#[derive(Args, Debug)]
+pub(crate) struct AgentsArgs {
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Deserialize)]
+struct Agent {
+    name: String,
+    labels: BTreeMap<String, String>,
+    state: String,
+    copied: bool,
+    version: Option<String>,
+    away_seconds: Option<f64>,
+    link: Option<Link>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    carrier: Option<String>,
+    client: String,
+    age_seconds: f64,
+    round_trip_ms: Option<f64>,
+    streams: u64,
+}
+
+/// Lists the agents.
+///
+/// # Errors
+/// When the server does not answer.
+pub(crate) async fn run(client: &Client, args: AgentsArgs) -> anyhow::Result<ExitCode> {
+    let answer = client.get("/api/v1/agents").await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        out.write_all(&answer)?;
+        writeln!(out)?;
+    } else {
+        let agents: Vec<Agent> = serde_json::from_slice(&answer)?;
+        out.write_all(table(&agents).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const HEAD: [&str; 9] = ["AGENT", "STATE", "SINCE", "CARRIER", "RTT", "STREAMS", "FROM", "VERSION", "LABELS"];
+
+/// Columns as wide as their widest cell.
+fn table(agents: &[Agent]) -> String {
+    let head = HEAD.map(str::to_owned);
+    let lines: Vec<[String; 9]> = std::iter::once(head).chain(agents.iter().map(line)).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn line(agent: &Agent) -> [String; 9] {
+    let none = || "-".to_owned();
+    let link = agent.link.as_ref();
+    let state = if agent.copied { format!("{}, copied", agent.state) } else { agent.state.clone() };
+    let since = link.map(|link| link.age_seconds).or(agent.away_seconds);
+    let labels: Vec<String> = agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    [
+        printable(&agent.name).into_owned(),
+        state,
+        since.map_or_else(none, |seconds| Span(seconds).to_string()),
+        link.and_then(|link| link.carrier.clone()).unwrap_or_else(none),
+        link.and_then(|link| link.round_trip_ms).map_or_else(none, |time| format!("{time:.1}ms")),
+        link.map_or_else(none, |link| link.streams.to_string()),
+        link.map_or_else(none, |link| printable(&link.client).into_owned()),
+        agent.version.as_deref().map_or_else(none, |version| printable(version).into_owned()),
+        if labels.is_empty() { none() } else { printable(&labels.join(",")).into_owned() },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_shows_who_is_there_and_who_is_not() {
+        let agents: Vec<Agent> = serde_json::from_str(
+            r#"[{"name": "p7", "labels": {"at": "berlin"}, "state": "linked", "copied": false,
+                 "version": "0.1.0", "away_seconds": null,
+                 "link": {"carrier": "quic", "client": "[::1]:4", "age_seconds": 61.0,
+                          "round_trip_ms": 12.34, "streams": 3}},
+                {"name": "p8", "labels": {}, "state": "away", "copied": true,
+                 "version": null, "away_seconds": null, "link": null}]"#,
+        )
+        .unwrap();
+        let expected = "AGENT  STATE         SINCE  CARRIER  RTT     STREAMS  FROM     VERSION  LABELS\n\
+                        p7     linked        1m01s  quic     12.3ms  3        [::1]:4  0.1.0    at=berlin\n\
+                        p8     away, copied  -      -        -       -        -        -        -\n";
+        assert_eq!(table(&agents), expected);
+    }
+}

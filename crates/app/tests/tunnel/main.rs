@@ -1,0 +1,16 @@
+//! The real binary at both ends of a tunnel: a server, agents, and a cable between them that is cut.
+#![allow(clippy::unwrap_used, reason = "a helper of tests may fail as a test may")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod agents;
+mod carriers;
+mod copies;
+mod cuts;
+mod drains;
+mod enrolling;
+mod oracle;
+mod people;
+mod programs;
+mod site;

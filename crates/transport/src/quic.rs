@@ -1,0 +1,112 @@
+//! QUIC (RFC 9000, RFC 9001): one conversation over UDP, encrypted as TLS 1.3 is.
+//!
+//! A connection carries one conversation: the bidirectional stream that its dialer opens first. Whoever
+//! accepts decides about a client before any cryptography, and asks those for a proof of their address
+//! when many are at it. Start with [`QuicAcceptor`] and [`dial_quic`].
+
+mod dial;
+mod door;
+mod error;
+mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+
+pub use dial::{Family, dial_quic};
+pub use door::{QuicAcceptor, QuicBound, QuicIncoming, accept_quic};
+pub use error::QuicError;
+
+use crate::tls::{Alpn, ClientTls, ServerTls};
+
+/// How QUIC ends at a listener.
+#[derive(Clone)]
+pub struct QuicServer(Arc<ServerConfig>);
+
+/// How QUIC begins towards a server.
+#[derive(Clone)]
+pub struct QuicClient(ClientConfig);
+
+/// Handshakes that nobody has decided about yet; what comes beyond is refused.
+const INCOMING_MAX: usize = 1_024;
+
+/// What clients may send before somebody has decided about them: one, and all together.
+const INCOMING_BYTES_MAX: u64 = 64 << 10;
+const INCOMING_BYTES_ALL_MAX: u64 = 16 << 20;
+
+/// What a peer may send ahead of being read. Everything is read as it comes, so this bounds nothing but what
+/// is under way.
+const RECEIVE_WINDOW: u32 = 4 << 20;
+
+/// What is written and not acknowledged before the path is known; later it follows the path.
+const SEND_WINDOW: u64 = 256 << 10;
+
+/// Whoever uses the conversation finds out long before that its peer is silent, and asks often enough that
+/// one at rest is not taken for dead.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .receive_window(VarInt::from_u32(2 * RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .datagram_send_buffer_size(0)
+        .max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok())
+        .keep_alive_interval(None);
+    Arc::new(transport)
+}
+
+impl QuicServer {
+    /// With the certificates of `tls`, which judges clients too; one of `alpn` must be agreed on.
+    ///
+    /// # Errors
+    /// `tls` has no cipher that QUIC begins with.
+    pub fn new(tls: &ServerTls, alpn: &[Alpn]) -> Result<QuicServer, QuicError> {
+        let mut config = (*tls.config).clone();
+        config.alpn_protocols = alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
+        let crypto = QuicServerConfig::try_from(config).map_err(|_| QuicError::NoCipher)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+        server
+            .transport_config(transport())
+            .max_incoming(INCOMING_MAX)
+            .incoming_buffer_size(INCOMING_BYTES_MAX)
+            .incoming_buffer_size_total(INCOMING_BYTES_ALL_MAX);
+        Ok(QuicServer(Arc::new(server)))
+    }
+}
+
+impl QuicClient {
+    /// As whom, and towards whom, `tls` has it; one of `alpn` must be agreed on.
+    ///
+    /// # Errors
+    /// `tls` has no cipher that QUIC begins with.
+    pub fn new(tls: &ClientTls, alpn: &[Alpn]) -> Result<QuicClient, QuicError> {
+        let mut config = (*tls.config).clone();
+        config.alpn_protocols = alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
+        let crypto = QuicClientConfig::try_from(config).map_err(|_| QuicError::NoCipher)?;
+        let mut client = ClientConfig::new(Arc::new(crypto));
+        client.transport_config(transport());
+        Ok(QuicClient(client))
+    }
+}
+
+impl fmt::Debug for QuicServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing that could hold a key.
+        f.debug_struct("QuicServer").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for QuicClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing that could hold a key.
+        f.debug_struct("QuicClient").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+//! The one conversation of a connection of QUIC.
+
+#![allow(clippy::disallowed_types)] // who waits for a break may be on another thread
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, StoppedError, VarInt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::Stream;
+
+type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// It closes its connection when it is dropped: what was written and not confirmed is lost then, unless
+/// [`AsyncWrite::poll_shutdown`] was waited for.
+pub(super) struct QuicStream {
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    /// Bytes since the window was last fitted to the path.
+    unfitted: usize,
+    /// The dialer's: its socket closes with the conversation.
+    _endpoint: Option<Endpoint>,
+    finishing: Option<Waiting<Result<Option<VarInt>, StoppedError>>>,
+    breaking: Mutex<Option<Waiting<ConnectionError>>>,
+    aborts: AtomicBool,
+}
+
+/// How often the window is fitted to the path, in bytes written.
+const FITTED_EVERY: usize = 64 << 10;
+
+/// The least and the most that may be written ahead of what is acknowledged.
+const WINDOW_MIN: u64 = 128 << 10;
+const WINDOW_MAX: u64 = 8 << 20;
+
+/// The conversation ended as it should, or was broken off.
+const IN_ORDER: VarInt = VarInt::from_u32(0);
+const BROKEN_OFF: VarInt = VarInt::from_u32(1);
+
+impl QuicStream {
+    pub(super) fn new(
+        connection: Connection,
+        send: SendStream,
+        receive: RecvStream,
+        endpoint: Option<Endpoint>,
+    ) -> Self {
+        Self {
+            connection,
+            send,
+            receive,
+            unfitted: 0,
+            _endpoint: endpoint,
+            finishing: None,
+            breaking: Mutex::new(None),
+            aborts: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets as much be written as the path takes at once and half as much again. What is written further
+    /// ahead cannot be overtaken by what is more urgent, and gets nowhere sooner.
+    fn fit(&mut self, written: usize) {
+        self.unfitted += written;
+        if self.unfitted < FITTED_EVERY {
+            return;
+        }
+        self.unfitted = 0;
+        let congestion = self.connection.stats().path.cwnd;
+        self.connection.set_send_window((congestion + congestion / 2).clamp(WINDOW_MIN, WINDOW_MAX));
+    }
+}
+
+impl AsyncRead for QuicStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.receive).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for QuicStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(AsyncWrite::poll_write(Pin::new(&mut self.send), cx, bytes))?;
+        self.fit(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // It is sent as soon as the path takes it.
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the peer has confirmed all that was written.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.finishing.is_none() {
+            // It fails only where it was finished, or stopped by the peer: both say what follows.
+            let _ = self.send.finish();
+            self.finishing = Some(Box::pin(self.send.stopped()));
+        }
+        let Some(finishing) = &mut self.finishing else { return Poll::Ready(Ok(())) };
+        let finished = ready!(finishing.as_mut().poll(cx));
+        Poll::Ready(finished.map(drop).map_err(|error| io::Error::other(error.to_string())))
+    }
+}
+
+impl Stream for QuicStream {
+    fn abort_on_close(&self) {
+        self.aborts.store(true, Relaxed);
+    }
+
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut breaking = self.breaking.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self.connection.clone();
+        let waiting = breaking.get_or_insert_with(|| Box::pin(async move { connection.closed().await }));
+        waiting.as_mut().poll(cx).map(io::Error::from)
+    }
+
+    fn roams(&self) -> bool {
+        true
+    }
+
+    fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
+        let mut material = [0; 32];
+        self.connection.export_keying_material(&mut material, label, b"").ok()?;
+        Some(material)
+    }
+}
+
+impl Drop for QuicStream {
+    fn drop(&mut self) {
+        let code = if *self.aborts.get_mut() { BROKEN_OFF } else { IN_ORDER };
+        self.connection.close(code, b"");
+    }
+}
+
+impl fmt::Debug for QuicStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicStream").field("peer", &self.connection.remote_address()).finish_non_exhaustive()
+    }
+}

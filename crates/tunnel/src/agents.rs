@@ -1,0 +1,364 @@
+//! The agents of a server: who is linked up, and the way to what they offer.
+
+#![allow(clippy::disallowed_types)] // looked up by every worker that dials; never held over an await
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tieline_base::{Clock, FarService, Labels, Moment, Reason};
+use tieline_registry::{Record, Verdict};
+use tieline_transport::{DialFar, Io};
+use tieline_wire::tunnel::{Code, LinkId, Request};
+
+use crate::authority::{Authority, AuthorityError};
+use crate::known::{Known, Standing};
+use crate::live::LiveLink;
+use crate::people::People;
+use crate::roster::Roster;
+use crate::server::Shown;
+use crate::sha::random;
+use crate::stream::LinkStream;
+use crate::turns::Turns;
+use crate::visits::Visits;
+
+/// Every agent that is linked up, by name. It outlives configs.
+pub struct Agents {
+    roster: Arc<Roster>,
+    people: People,
+    visits: Visits,
+    authority: Mutex<Option<Arc<Authority>>>,
+    seats: Mutex<HashMap<String, Seat>>,
+    /// What is remembered of agents, linked up or not.
+    sites: Mutex<HashMap<String, Site>>,
+    /// When it was last looked whether a certificate is over.
+    looked: Mutex<Moment>,
+}
+
+/// An agent's place: its newest link, and nobody else's.
+pub(crate) struct Seat {
+    pub(crate) id: LinkId,
+    pub(crate) link: Arc<LiveLink>,
+    /// The certificate that it was last carried by.
+    pub(crate) serial: String,
+    /// The connection that carries it, or did last.
+    pub(crate) record: Arc<Record>,
+}
+
+/// What is remembered of an agent for as long as the server runs.
+#[derive(Default)]
+struct Site {
+    turns: Turns,
+    /// The release of the process that linked up last.
+    release: String,
+    /// When its last link began.
+    since: Option<Moment>,
+    /// When its last link ended; `None` while there is one.
+    left: Option<Moment>,
+}
+
+/// How an agent stands.
+#[derive(Clone, Debug)]
+pub struct AgentStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is labelled with.
+    pub labels: Labels,
+    /// Whether it is locked out, for somebody has a copy of its key.
+    pub locked: bool,
+    /// Whether two processes took turns at its link in the last hour.
+    pub copied: bool,
+    /// Until when it may link up without a new certificate, in seconds since 1970.
+    pub until: u64,
+    /// The release of the process that linked up last, since the server has been running.
+    pub release: Option<String>,
+    /// When its last link ended; `None` if there is one, or was none since the server has been running.
+    pub left: Option<Moment>,
+    /// Its link.
+    pub link: Option<LinkStatus>,
+}
+
+/// How an agent's link stands.
+#[derive(Clone, Debug)]
+pub struct LinkStatus {
+    /// Whether something carries it just now.
+    pub attached: bool,
+    /// Its streams.
+    pub streams: usize,
+    /// Since when there is this link, over whatever connection.
+    pub since: Moment,
+    /// The smoothed round trip over it, once it was measured.
+    pub round_trip: Option<Duration>,
+    /// The connection that carries it, or did last.
+    pub record: Arc<Record>,
+}
+
+impl Agents {
+    /// The agents of the server whose data folder is `data`. Nothing is read or made.
+    pub fn new(data: &Path) -> Arc<Agents> {
+        let (authority, seats, sites) = Default::default();
+        let (roster, looked) = (Arc::new(Roster::at(data)), Mutex::new(Moment(0)));
+        let (people, visits) = (People::of(data), Visits::default());
+        Arc::new(Agents { roster, people, visits, authority, seats, sites, looked })
+    }
+
+    /// The authority that they are believed by; it is made if it is not there. Blocks the first time.
+    ///
+    /// # Errors
+    /// [`AuthorityError`].
+    pub fn authority(&self) -> Result<Arc<Authority>, AuthorityError> {
+        let mut known = lock(&self.authority);
+        if let Some(authority) = &*known {
+            return Ok(authority.clone());
+        }
+        let authority = Arc::new(Authority::open(self.roster.store())?);
+        // Who may link up is known before anybody can.
+        self.roster.refresh();
+        Ok(known.insert(authority).clone())
+    }
+
+    pub(crate) fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    pub(crate) fn people(&self) -> &People {
+        &self.people
+    }
+
+    pub(crate) fn visits(&self) -> &Visits {
+        &self.visits
+    }
+
+    /// Whether whoever shows this may link up. Waits for nothing.
+    pub(crate) fn knows(&self, shown: &Shown) -> bool {
+        self.standing(shown) == Standing::Good
+    }
+
+    /// What the certificate that was shown is worth. Waits for nothing.
+    pub(crate) fn standing(&self, shown: &Shown) -> Standing {
+        self.roster.standing(&shown.agent, &shown.serial)
+    }
+
+    /// A certificate was shown that another has followed long ago: two have the agent's key, and which of
+    /// them is the agent nobody can tell. Neither may link up until it joins anew.
+    pub(crate) async fn lock_out(&self, shown: &Shown) {
+        let (roster, agent) = (self.roster.clone(), shown.agent.clone());
+        let locked = tokio::task::spawn_blocking(move || roster.lock_out(&agent)).await;
+        let (agent, serial) = (&shown.agent, &shown.serial);
+        match locked.map_err(io::Error::other) {
+            Ok(Ok(true)) => tracing::error!(
+                agent,
+                serial,
+                "somebody has a copy of this agent's key: it is locked out; find out who, then let it join \
+                 anew by `tieline agent token`"
+            ),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::error!(agent, "cannot lock it out: {error}"),
+            Err(error) => tracing::error!(agent, "cannot lock it out: {error}"),
+        }
+    }
+
+    /// An agent has linked up by its newest certificate: older ones are good no longer.
+    pub(crate) async fn used(&self, shown: &Shown) {
+        if !self.roster.is_first_use(&shown.agent, &shown.serial) {
+            return;
+        }
+        let (roster, agent, serial) = (self.roster.clone(), shown.agent.clone(), shown.serial.clone());
+        // Should it fail, the older one stays good for the time it was issued for.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || roster.used(&agent, &serial)).await {
+            tracing::error!(agent = shown.agent, "cannot keep that its certificate is in use: {error}");
+        }
+    }
+
+    /// The process `boot` of `release` links up as `agent`: if it takes turns with another, somebody should
+    /// know.
+    pub(crate) fn hello(&self, agent: &str, boot: [u8; 16], release: &str) {
+        let now = Clock::now();
+        let mut sites = lock(&self.sites);
+        // As many as ever joined: each has a file of its own already.
+        let site = sites.entry(agent.to_owned()).or_default();
+        (site.release, site.since, site.left) = (release.to_owned(), Some(now), None);
+        let copied = site.turns.hello(boot, now);
+        drop(sites);
+        if copied {
+            tracing::error!(
+                agent,
+                "two processes take turns at its link: its folder was copied, or it runs twice; \
+                 `tieline agent revoke` puts both out"
+            );
+        }
+    }
+
+    /// All that have joined, by name.
+    pub fn list(&self) -> Vec<AgentStatus> {
+        let now = Clock::now();
+        let status = |(name, known): (String, Arc<Known>)| {
+            let link = self.link_status(&name);
+            let sites = lock(&self.sites);
+            let site = sites.get(&name);
+            AgentStatus {
+                labels: known.labels.clone(),
+                locked: known.is_locked(),
+                copied: site.is_some_and(|site| site.turns.alarmed(now)),
+                until: known.newest().map_or(0, |newest| newest.until),
+                release: site.filter(|site| site.since.is_some()).map(|site| site.release.clone()),
+                left: site.and_then(|site| site.left).filter(|_| link.is_none()),
+                link,
+                name,
+            }
+        };
+        self.roster.all().into_iter().map(status).collect()
+    }
+
+    fn link_status(&self, agent: &str) -> Option<LinkStatus> {
+        let (link, record) = {
+            let seats = lock(&self.seats);
+            let seat = seats.get(agent)?;
+            (seat.link.clone(), seat.record.clone())
+        };
+        let since = lock(&self.sites).get(agent).and_then(|site| site.since).unwrap_or_else(Clock::now);
+        let look = |core: &mut crate::live::Core| {
+            let streams = core.link.streams().count();
+            (core.link.attached(), streams, core.link.measured_round_trip())
+        };
+        let (attached, streams, round_trip) = link.look(look);
+        Some(LinkStatus { attached, streams, since, round_trip, record })
+    }
+
+    /// The link `id`, if it is that of `agent`.
+    pub(crate) fn link(&self, agent: &str, id: LinkId) -> Option<Arc<LiveLink>> {
+        lock(&self.seats).get(agent).filter(|seat| seat.id == id).map(|seat| seat.link.clone())
+    }
+
+    /// Gives `agent` its place. Whoever had it before is the same agent, which has begun anew: that link is
+    /// over.
+    pub(crate) fn seat(&self, agent: &str, seat: Seat) {
+        let before = lock(&self.seats).insert(agent.to_owned(), seat);
+        if let Some(before) = before {
+            before.link.end(Code::Lost);
+        }
+    }
+
+    /// The link of `agent` goes on over another connection.
+    pub(crate) fn moved(&self, agent: &str, id: LinkId, serial: &str, record: &Arc<Record>) {
+        if let Some(seat) = lock(&self.seats).get_mut(agent).filter(|seat| seat.id == id) {
+            (seat.serial, seat.record) = (serial.to_owned(), record.clone());
+        }
+    }
+
+    /// The link `id` of `agent` is over.
+    pub(crate) fn leave(&self, agent: &str, id: LinkId) {
+        let mut seats = lock(&self.seats);
+        if seats.get(agent).is_some_and(|seat| seat.id == id) {
+            seats.remove(agent);
+            drop(seats);
+            self.gone(agent);
+        }
+    }
+
+    /// Ends the links of agents whose certificates are good no longer, and of people whose tokens are, if
+    /// any was admitted or revoked since it was last asked, and of those whose time is over. Costs two
+    /// `stat`s; to be called a few times a second, by a thread that nobody waits for.
+    pub fn judge_again(&self) {
+        self.visits.judge_again(&self.people);
+        let changed = self.roster.refresh();
+        let now = Clock::now();
+        let mut looked = lock(&self.looked);
+        if !changed && now.since(*looked) < EXPIRY_LOOKED_FOR_EVERY {
+            return;
+        }
+        *looked = now;
+        drop(looked);
+        let mut over = Vec::new();
+        lock(&self.seats).retain(|name, seat| {
+            let standing = self.roster.standing(name, &seat.serial);
+            if standing != Standing::Good {
+                over.push((name.clone(), standing, seat.link.clone(), seat.record.clone()));
+            }
+            standing == Standing::Good
+        });
+        for (name, standing, link, record) in over {
+            self.gone(&name);
+            tracing::warn!(agent = name, "{}: its link and all its streams are ended", told(standing));
+            link.end(Code::Denied);
+            record.end(Verdict { at: Clock::now(), reason: Reason::Revoked });
+        }
+    }
+
+    /// It has no link any more.
+    fn gone(&self, agent: &str) {
+        if let Some(site) = lock(&self.sites).get_mut(agent) {
+            site.left = Some(Clock::now());
+        }
+    }
+}
+
+/// Why an agent may not be linked up.
+pub(crate) fn told(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Good => "it may link up",
+        Standing::Expired => "its certificate has expired and was not renewed",
+        Standing::Stale | Standing::Copied => "another certificate of the same agent is in use",
+        Standing::Locked => "locked out, for somebody has a copy of its key",
+        Standing::Unknown => "revoked",
+    }
+}
+
+/// How often it is looked whether a live link's certificate is over.
+const EXPIRY_LOOKED_FOR_EVERY: Duration = Duration::from_secs(10);
+
+/// More than a tick of any file system.
+pub(crate) const SETTLED: Duration = Duration::from_secs(3);
+
+impl DialFar for Agents {
+    fn dial(&self, far: &FarService) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> {
+        let asked = self.ask(far, "");
+        Box::pin(async move {
+            let stream = asked?;
+            stream.opened().await?;
+            Ok(Io::Stream(Box::new(stream)))
+        })
+    }
+}
+
+impl Agents {
+    /// Opens a stream to a service, for `subject`: who was proved, or nobody where many share it. Without a
+    /// deadline: the caller has one.
+    ///
+    /// # Errors
+    /// The agent is not linked up, takes no more streams, or says no.
+    pub(crate) async fn open(&self, far: &FarService, subject: &str) -> io::Result<LinkStream> {
+        let stream = self.ask(far, subject)?;
+        stream.opened().await?;
+        Ok(stream)
+    }
+
+    /// Asks for a stream, whose answer is yet to come.
+    fn ask(&self, far: &FarService, subject: &str) -> io::Result<LinkStream> {
+        let absent = || {
+            let text = format!("agent \"{}\" is not linked up", far.agent);
+            io::Error::new(io::ErrorKind::NotConnected, text)
+        };
+        let link = lock(&self.seats).get(&far.agent).map(|seat| seat.link.clone()).ok_or_else(absent)?;
+        let (service, subject) = (far.service.as_str().into(), subject.into());
+        let request = Request { service, subject, permit: 0, trace: random()? };
+        link.open(request).map_err(|code| {
+            let text = format!("agent \"{}\" takes no stream: {code}", far.agent);
+            io::Error::new(io::ErrorKind::ConnectionRefused, text)
+        })
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Agents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agents").field("linked", &self.list()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,462 @@
+//! The protocol `tunnel`: agents link up, or get their certificates.
+//!
+//! A connection carries a link, or does not. Its row is the link's row while it does, and stays so while the
+//! link waits for another connection to go on over: what ends the row ends the link.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tieline_base::{Clock, FarService, Fault, Reason, Stage, Whose};
+use tieline_config::FarMatch;
+use tieline_conn::{Connection, Held, Outcome, Protocol, Route, Serving};
+use tieline_registry::Record;
+use tieline_transport::Io;
+use tieline_transport::tls::{ServerTls, serial_of};
+use tieline_wire::tunnel::{Code, Epoch, Frame, LinkId, Party, Refusal, Resume};
+
+use crate::agents::{Agents, Seat, told};
+use crate::alarm::Alarm;
+use crate::authority::AGENT_PREFIX;
+use crate::carrier::{Carrier, Medium, Parting, Passing};
+use crate::enrol::{self, Enrolled};
+use crate::greeting::{First, GreetingError, exporter, refuse, welcome};
+use crate::known::Standing;
+use crate::live::LiveLink;
+use crate::people::People;
+use crate::sha::Sha;
+use crate::visits::Guest;
+use crate::websocket::{self, UpgradeError};
+use crate::{ALPN_ENROL, ALPN_HTTP, ALPN_LINK, ALPN_QUIC, far_stream, host};
+
+/// The protocol `tunnel` at one listener.
+pub struct Tunnel {
+    agents: Arc<Agents>,
+    route: Arc<Route>,
+    /// What people may ask for, the most exact first.
+    services: Vec<(FarMatch, Arc<Route>)>,
+    /// How TLS ends inside a WebSocket: as it does around it.
+    tls: Option<Arc<ServerTls>>,
+}
+
+/// How long the first frames may take.
+pub(crate) const GREETING_MAX: Duration = Duration::from_secs(5);
+
+/// How soon an agent whose certificate is over may have a new one.
+const RENEWS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a link waits for its agent to come back.
+const DETACHED_MAX: Duration = Duration::from_secs(120);
+
+impl Tunnel {
+    /// The protocol for `agents`; `route` is the way that all links take, with its rule, and `services` are
+    /// the ways to what people may ask for; `tls` is how links prove themselves.
+    pub fn new(
+        agents: Arc<Agents>,
+        route: Arc<Route>,
+        mut services: Vec<(FarMatch, Arc<Route>)>,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Self {
+        services.sort_by_key(|(takes, _)| std::cmp::Reverse(takes.rank()));
+        Self { agents, route, services, tls }
+    }
+
+    /// The way to `far`, if there is one.
+    pub(crate) fn service(&self, far: &FarService) -> Option<&Arc<Route>> {
+        let takes = |(takes, _): &&(FarMatch, Arc<Route>)| takes.takes(&far.agent, &far.service);
+        self.services.iter().find(takes).map(|(_, route)| route)
+    }
+
+    /// The way that the stream of `record` would take.
+    pub(crate) fn service_of(&self, record: &Record) -> Option<&Arc<Route>> {
+        let endpoint = record.endpoint()?;
+        self.service(&far_stream::service(endpoint.strip_prefix(AGENT_PREFIX)?)?)
+    }
+}
+
+impl Protocol for Tunnel {
+    fn serve(&self, connection: Connection, io: Io) -> Serving {
+        Box::pin(serve(self.agents.clone(), self.route.clone(), self.tls.clone(), connection, io))
+    }
+
+    fn disowns(&self, record: &Record) -> Option<String> {
+        let Some(shown) = Shown::by(record.identity()) else {
+            let known = Guest::by(record.identity(), self.agents.people()).is_some();
+            return (!known).then(|| format!("the token of \"{}\" is good no longer", record.identity()));
+        };
+        let standing = self.agents.standing(&shown);
+        (standing != Standing::Good).then(|| format!("agent \"{}\": {}", shown.agent, told(standing)))
+    }
+
+    fn leaves_when_asked(&self) -> bool {
+        true
+    }
+
+    fn carries_others(&self) -> bool {
+        true
+    }
+
+    fn route_of(&self, record: &Record) -> Option<Arc<Route>> {
+        match record.parent() {
+            Some(_) => self.service_of(record).cloned(),
+            None => Some(self.route.clone()),
+        }
+    }
+}
+
+/// The certificate of an agent, good or not.
+pub(crate) struct Shown {
+    pub(crate) agent: String,
+    pub(crate) serial: String,
+}
+
+impl Shown {
+    /// What `identity` was proved by, if that is a certificate of ours for an agent.
+    fn by(identity: &tieline_policy::Identity) -> Option<Shown> {
+        let proved = identity.proved()?;
+        let agent = proved.name.strip_prefix(AGENT_PREFIX)?.to_owned();
+        Some(Shown { agent, serial: serial_of(proved.certificates.first()?)? })
+    }
+}
+
+async fn serve(
+    agents: Arc<Agents>,
+    route: Arc<Route>,
+    tls: Option<Arc<ServerTls>>,
+    mut connection: Connection,
+    mut io: Io,
+) -> Outcome {
+    let client = connection.record().client();
+    connection.decide(Some(&route), client, Clock::now())?;
+    let mut medium = Medium::Tls;
+    // Whoever offers nothing may be a proxy that passes on what its clients ask of it.
+    if matches!(agreed(&connection).as_deref(), None | Some(ALPN_HTTP)) {
+        let tls = tls.ok_or_else(|| malformed("it agreed on no protocol of tunnels"))?;
+        let inside = unwrap(&mut connection, io, &tls, agents.people());
+        io = tokio::time::timeout(GREETING_MAX, inside).await.map_err(|_| late())??;
+        medium = Medium::WebSocket;
+    }
+    let shown = Shown::by(connection.identity());
+    let standing = shown.as_ref().map_or(Standing::Unknown, |shown| agents.standing(shown));
+    if let Some(shown) = shown.as_ref().filter(|_| standing == Standing::Copied) {
+        agents.lock_out(shown).await;
+    }
+    let guest = Guest::by(connection.identity(), agents.people());
+    let medium = match agreed(&connection).as_deref() {
+        Some(ALPN_ENROL) => {
+            let worth = matches!(standing, Standing::Good | Standing::Expired);
+            return issue(&agents, connection, io, shown.filter(|_| worth)).await;
+        }
+        Some(ALPN_LINK) => medium,
+        Some(ALPN_QUIC) => Medium::Quic,
+        _ => return Err(malformed("it agreed on no protocol of tunnels")),
+    };
+    connection.record().set_carrier(medium.as_str());
+    match guest {
+        Some(guest) => host::serve(agents, guest, connection, io).await,
+        None => link_up(agents, connection, io, shown, standing).await,
+    }
+}
+
+fn agreed(connection: &Connection) -> Option<Vec<u8>> {
+    Some(connection.tls()?.alpn.as_ref()?.as_bytes().to_vec())
+}
+
+/// What is inside a WebSocket. Whoever was proved around it counts for nothing: whoever spoke there may have
+/// passed on the bytes of another.
+async fn unwrap(
+    connection: &mut Connection,
+    io: Io,
+    tls: &Arc<ServerTls>,
+    people: &People,
+) -> Result<Io, Fault> {
+    let io = websocket::answer(io).await.map_err(|error| match error {
+        UpgradeError::Io(error) => reset(error),
+        error => malformed(&error.to_string()),
+    })?;
+    let io = connection.secure(io, Vec::new(), tls).await?;
+    let shown = connection.identity().clone();
+    let inside = Guest::by(&shown, people).map(|guest| guest.identity(&shown));
+    connection.prove(inside.unwrap_or(shown), Some(tls))?;
+    Ok(io)
+}
+
+async fn issue(agents: &Arc<Agents>, connection: Connection, mut io: Io, good: Option<Shown>) -> Outcome {
+    let authority = agents
+        .authority()
+        .map_err(|error| Fault::new(Stage::Identify, Whose::Us, Reason::Internal).because(error))?;
+    let joins = good.is_none();
+    let answered = enrol::answer(&mut io, agents, &authority, good);
+    match tokio::time::timeout(GREETING_MAX, answered).await.map_err(|_| late())?.map_err(reset)? {
+        Enrolled::Issued(agent, issued) => {
+            let serial = issued.good.serial;
+            // Every agent renews its own twice a day.
+            if joins {
+                tracing::info!(agent, serial, client = %connection.record().client(), "certificate issued");
+            } else {
+                tracing::debug!(agent, serial, "certificate renewed");
+            }
+            connection.record().note(format!("certificate {serial} issued to \"{agent}\""));
+            Ok(Reason::Answered)
+        }
+        Enrolled::Refused(why) => Err(denied().because(why)),
+    }
+}
+
+/// A carrier, and which link it carries.
+struct Up {
+    id: LinkId,
+    carrier: Carrier,
+}
+
+async fn link_up(
+    agents: Arc<Agents>,
+    connection: Connection,
+    mut io: Io,
+    shown: Option<Shown>,
+    standing: Standing,
+) -> Outcome {
+    let (refusal, retry_after) = match standing {
+        // It renews first, and comes again.
+        Standing::Expired => (Refusal::Busy, RENEWS_WITHIN),
+        Standing::Stale => (Refusal::Stale, Duration::ZERO),
+        _ => (Refusal::Denied, Duration::ZERO),
+    };
+    let Some(shown) = shown.filter(|_| standing == Standing::Good) else {
+        refuse(&mut io, refusal, retry_after).await;
+        return Err(
+            denied().because(format!("no certificate of an agent that may link up: {}", told(standing)))
+        );
+    };
+    let begun = begin(&agents, connection.record(), io, &shown);
+    let up = tokio::time::timeout(GREETING_MAX, begun).await.map_err(|_| late())??;
+    let held = connection.into_held();
+    let watch = Watch {
+        agents: agents.clone(),
+        agent: shown.agent.clone(),
+        id: up.id,
+        link: up.carrier.link().clone(),
+        epoch: up.carrier.epoch(),
+    };
+    agents.used(&shown).await;
+    carry(up.carrier, held, watch).await
+}
+
+/// The first frames: a new link, or one that goes on.
+async fn begin(agents: &Agents, record: &Arc<Record>, mut io: Io, shown: &Shown) -> Result<Up, Fault> {
+    let first = First::read(&mut io).await.map_err(ungreeted)?;
+    let exporter = exporter(&io).map_err(ungreeted)?;
+    let mut out = Vec::new();
+    match first.frame().map_err(ungreeted)? {
+        Frame::Hello(hello) => {
+            let (id, link) = match welcome(&hello, Party::Agent, &exporter, &mut out).map_err(ungreeted)? {
+                Ok(made) => made,
+                Err(refusal) => {
+                    refuse(&mut io, refusal, Duration::ZERO).await;
+                    return Err(malformed("it wants a link that this server does not make"));
+                }
+            };
+            record.note(format!("agent \"{}\" {} links up", shown.agent, hello.release));
+            let (epoch, link) = (link.epoch(), LiveLink::new(link, false));
+            let (serial, record) = (shown.serial.clone(), record.clone());
+            agents.hello(&shown.agent, hello.boot, hello.release);
+            agents.seat(&shown.agent, Seat { id, link: link.clone(), serial, record });
+            still_good(agents, shown, id, &link)?;
+            Ok(Up { id, carrier: Carrier::new(io, link, epoch, first.rest(), out) })
+        }
+        Frame::Resume(resume) => {
+            let (id, epoch) = (resume.link, resume.epoch);
+            // An unknown link, another's and a wrong proof are answered alike.
+            let link = agents.link(&shown.agent, id).ok_or(Refusal::NoLink);
+            let good = || agents.knows(shown);
+            match link.and_then(|link| go_on(&link, resume, exporter, good, &mut out).map(|()| link)) {
+                Ok(link) => {
+                    agents.moved(&shown.agent, id, &shown.serial, record);
+                    still_good(agents, shown, id, &link)?;
+                    Ok(Up { id, carrier: Carrier::new(io, link, epoch, first.rest(), out) })
+                }
+                Err(refusal) => {
+                    refuse(&mut io, refusal, Duration::ZERO).await;
+                    Err(denied().because("no link of this agent goes on here by what it shows"))
+                }
+            }
+        }
+        _ => Err(malformed("its first frame begins no link")),
+    }
+}
+
+/// Its certificate was judged before it spoke. From now on [`Agents::judge_again`] sees it; what was revoked
+/// in between, this does.
+fn still_good(agents: &Agents, shown: &Shown, id: LinkId, link: &LiveLink) -> Result<(), Fault> {
+    if agents.knows(shown) {
+        return Ok(());
+    }
+    link.end(Code::Denied);
+    agents.leave(&shown.agent, id);
+    Err(denied().because("it was revoked while it linked up"))
+}
+
+/// The order counts: the certificate was judged, then the proof, then the policy; only then anything changes.
+pub(crate) fn go_on(
+    link: &LiveLink,
+    resume: Resume<'_>,
+    exporter: tieline_wire::tunnel::Exporter,
+    good: impl FnOnce() -> bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    link.act(|core| {
+        if core.over().is_some() {
+            return Err(Refusal::NoLink);
+        }
+        let judged = core.link.judge(&Sha, exporter, resume).map_err(|_| Refusal::NoLink)?;
+        if !good() {
+            return Err(Refusal::Denied);
+        }
+        core.link.attach(&Sha, judged, Clock::now(), out).map_err(|_| Refusal::Stale)
+    })?;
+    link.displace();
+    Ok(())
+}
+
+/// Sees to it that a link is over when the connection that carried it last is ended, by whatever.
+struct Watch {
+    agents: Arc<Agents>,
+    agent: String,
+    id: LinkId,
+    link: Arc<LiveLink>,
+    epoch: Epoch,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.link.end_at(self.epoch, Code::Killed);
+        if self.link.look(|core| core.link.epoch()) == self.epoch {
+            self.agents.leave(&self.agent, self.id);
+        }
+    }
+}
+
+/// Counts in a row.
+pub(crate) struct Row<'r>(pub(crate) &'r Record);
+
+impl Passing for Row<'_> {
+    fn passed(&self, up: bool, bytes: usize) {
+        self.0.moved(up, bytes as u64);
+    }
+}
+
+/// Whether the row is asked to leave. The agent is told, so that its link goes on over another connection
+/// where it can; a link without streams ends here.
+#[derive(Default)]
+struct Leaving {
+    told: bool,
+}
+
+/// So that the agents of a server do not all come back at once.
+const MOVE_SPREAD: Duration = Duration::from_secs(10);
+
+impl Leaving {
+    fn look(&mut self, record: &Record, carrier: &mut Carrier) {
+        let Some(verdict) = record.leaves_by() else { return };
+        if !std::mem::replace(&mut self.told, true) {
+            let left = verdict.at.since(Clock::now());
+            carrier.go_away(left, MOVE_SPREAD.min(left / 2));
+        }
+        let epoch = carrier.epoch();
+        carrier.link().act(|core| {
+            if core.link.epoch() == epoch && !core.awaited() {
+                core.end(Code::Draining);
+            }
+        });
+    }
+}
+
+async fn carry(mut carrier: Carrier, held: Held, watch: Watch) -> Outcome {
+    let record = &held.record;
+    record.enter(Stage::Relay, Clock::now());
+    if let Some(resumption) = watch.link.look(|core| core.take_resumption()) {
+        let (epoch, gap, replayed) = (resumption.epoch.0, resumption.gap, resumption.replayed);
+        let text = format!(
+            "the link of agent \"{}\" goes on here: epoch {epoch}, after {gap:.1?}, {replayed} bytes again",
+            watch.agent
+        );
+        watch.agents.visits().tell_through(&watch.agent, &text);
+        record.note(text);
+    }
+    let mut leaving = Leaving::default();
+    let parting = poll_fn(|cx| {
+        leaving.look(record, &mut carrier);
+        let parting = carrier.poll(&Row(record), cx);
+        // The agent dials, not we.
+        watch.link.look(|core| core.take_doubt());
+        parting
+    });
+    let parting = parting.await;
+    drop(carrier);
+    match parting {
+        Parting::Replaced => Ok(Reason::Moved),
+        Parting::Over(Code::Draining) => Ok(record.leaving().unwrap_or(Reason::Drained)),
+        Parting::Over(code) => Ok(reason_of(code)),
+        Parting::Told(code) => {
+            record.note(format!("the agent ends the link: {code}"));
+            Ok(Reason::ClientClosed)
+        }
+        Parting::Breach(_) | Parting::Frame(_) => Err(malformed(&parting.to_string())),
+        Parting::Lost(error) => {
+            let text = format!("{error}; the link waits for its agent");
+            watch.agents.visits().tell_through(&watch.agent, &text);
+            record.note(text);
+            record.enter(Stage::Acquire, Clock::now());
+            detached(&watch).await
+        }
+    }
+}
+
+/// The link waits for another connection.
+async fn detached(watch: &Watch) -> Outcome {
+    let mut alarm = Alarm::default();
+    let waiting = poll_fn(|cx| watch.link.poll_detached(watch.epoch, &mut alarm, cx));
+    match tokio::time::timeout(DETACHED_MAX, waiting).await {
+        Ok(None) => Ok(Reason::Moved),
+        Ok(Some(code)) => Ok(reason_of(code)),
+        // It came back in the last moment.
+        Err(_) if !watch.link.end_at(watch.epoch, Code::Expired) => Ok(Reason::Moved),
+        Err(_) => {
+            let gone = Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset);
+            Err(gone.because(format!("its agent did not come back within {DETACHED_MAX:?}")))
+        }
+    }
+}
+
+pub(crate) fn reason_of(code: Code) -> Reason {
+    match code {
+        Code::Lost => Reason::Moved,
+        Code::Denied => Reason::Revoked,
+        Code::Killed => Reason::Killed,
+        Code::Protocol => Reason::ProtocolError,
+        _ => Reason::ClientClosed,
+    }
+}
+
+pub(crate) fn denied() -> Fault {
+    Fault::new(Stage::Identify, Whose::Client, Reason::RefusedCertificate)
+}
+
+pub(crate) fn late() -> Fault {
+    Fault::new(Stage::Identify, Whose::Client, Reason::TimeoutHandshake)
+}
+
+pub(crate) fn malformed(why: &str) -> Fault {
+    Fault::new(Stage::Identify, Whose::Client, Reason::ProtocolError).because(why.to_owned())
+}
+
+fn reset(error: std::io::Error) -> Fault {
+    Fault::new(Stage::Identify, Whose::Client, Reason::ClientReset).because(error)
+}
+
+pub(crate) fn ungreeted(error: GreetingError) -> Fault {
+    match error {
+        GreetingError::Io(error) => reset(error),
+        error => malformed(&error.to_string()),
+    }
+}
