@@ -76,7 +76,7 @@ fn obey(
         11 => *offer = Some(link.resume(&Weak, Exporter([3; 32]), out)),
         12 => link.set_short(command & 0x10 == 0, *now),
         13 => link.set_patience(stream, Patience { detached: Duration::ZERO, idle: Some(Duration::ZERO) }),
-        14 => link.pause(Duration::from_millis(250), *now),
+        14 => drop(link.prepare_move(*now)),
         _ => link.hurry(*now),
     }
     link.on_time(*now);

@@ -214,6 +214,11 @@ impl Agents {
         self.roster.all().into_iter().map(status).collect()
     }
 
+    /// How many links of agents there are.
+    pub(crate) fn linked(&self) -> usize {
+        lock(&self.seats).len()
+    }
+
     fn link_status(&self, agent: &str) -> Option<LinkStatus> {
         let (link, record) = {
             let seats = lock(&self.seats);

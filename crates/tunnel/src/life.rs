@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tieline_base::{Address, Clock};
+use tieline_base::{Address, Clock, Moment};
 use tieline_transport::tls::ClientTls;
 use tieline_wire::tunnel::{Act, Code, Dialing, Now, Party, Refusal, Way};
 use tokio::sync::{mpsc, watch};
@@ -64,10 +64,13 @@ pub(crate) struct Life {
     standing: watch::Sender<Standing>,
     dialing: Dialing,
     attempts: Attempts,
+    /// A way that asks once what is under way over the carrier in use has arrived, or by then.
+    asks: Option<(Way, Moment)>,
     link: Option<Arc<LiveLink>>,
     carrier: Option<Carrier>,
     streams: JoinSet<()>,
     dialing_alarm: Alarm,
+    asks_alarm: Alarm,
     link_alarm: Alarm,
     /// What it proves itself by from then on.
     renewed: Renewed,
@@ -99,10 +102,12 @@ impl Life {
             standing: watch::Sender::new(Standing::Down),
             dialing,
             attempts: Attempts::default(),
+            asks: None,
             link: None,
             carrier: None,
             streams: JoinSet::new(),
             dialing_alarm: Alarm::default(),
+            asks_alarm: Alarm::default(),
             link_alarm: Alarm::default(),
             renewed,
             network: Box::pin(watched),
@@ -121,10 +126,11 @@ impl Life {
             let attempted = self.poll_attempts(cx);
             let carried = self.poll_carrier(cx);
             let linked = self.poll_link(cx);
+            let asked = self.poll_asks(cx);
             let dialed = self.poll_dialing(cx);
             let renewed = self.poll_renewing(cx);
             self.tell_failures();
-            if !(moved || attempted || carried || linked || dialed || renewed) {
+            if !(moved || attempted || carried || linked || asked || dialed || renewed) {
                 return Poll::Pending;
             }
         }
@@ -147,6 +153,7 @@ impl Life {
                 self.dialing.answered(way, now, &mut acts);
                 // The others were given up, and did not fail.
                 self.attempts.close_all();
+                self.asks = None;
                 return true;
             }
             Came::Refused(refusal, retry_after) => {
@@ -171,6 +178,7 @@ impl Life {
     fn refused(&mut self, refusal: Refusal) {
         tracing::warn!(server = %self.dialer.server, "{}", GreetingError::Refused(refusal, Duration::ZERO));
         self.attempts.close_all();
+        self.asks = None;
         if !matches!(refusal, Refusal::Busy | Refusal::Stale) {
             self.end(Code::Lost);
         }
@@ -269,10 +277,29 @@ impl Life {
                     let (server, proxy) = (dialer.server.clone(), dialer.proxy.clone());
                     self.attempts.dial(way, Reach { server, proxy, tls: dialer.tls.clone() });
                 }
-                Act::Ask(way) => self.attempts.ask(way, self.link.clone(), dialer.party, dialer.boot),
-                Act::Close(way) => self.attempts.close(way),
+                Act::Ask(way) => {
+                    let link = self.link.as_ref().filter(|_| self.carrier.is_some());
+                    let by = link.and_then(|link| link.act(|core| core.link.prepare_move(Clock::now())));
+                    self.asks = Some((way, by.unwrap_or_default()));
+                }
+                Act::Close(way) => {
+                    self.attempts.close(way);
+                    self.asks.take_if(|(asks, _)| *asks == way);
+                }
             }
         }
+    }
+
+    /// Whether a way has asked: at once where no carrier is in use, else when that one is empty.
+    fn poll_asks(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((way, by)) = self.asks else { return false };
+        let waits = self.link.as_ref().is_some_and(|link| !link.look(|core| core.link.may_move()));
+        if waits && self.asks_alarm.poll(by, cx).is_pending() {
+            return false;
+        }
+        self.asks = None;
+        self.attempts.ask(way, self.link.clone(), self.dialer.party, self.dialer.boot);
+        true
     }
 
     /// Whether this machine is in another network, or might be.

@@ -352,15 +352,20 @@ struct Leaving {
     told: bool,
 }
 
-/// So that the agents of a server do not all come back at once.
-const MOVE_SPREAD: Duration = Duration::from_secs(10);
+/// So that the agents of a server do not all come back at once: each has so much time of its own ...
+const MOVE_EACH: Duration = Duration::from_millis(5);
+
+/// ... and all of them together have so much at the most.
+const MOVE_SPREAD_MAX: Duration = Duration::from_secs(10);
 
 impl Leaving {
-    fn look(&mut self, record: &Record, carrier: &mut Carrier) {
+    fn look(&mut self, record: &Record, carrier: &mut Carrier, agents: &Agents) {
         let Some(verdict) = record.leaves_by() else { return };
         if !std::mem::replace(&mut self.told, true) {
             let left = verdict.at.since(Clock::now());
-            carrier.go_away(left, MOVE_SPREAD.min(left / 2));
+            let all = u32::try_from(agents.linked()).unwrap_or(u32::MAX);
+            let spread = MOVE_EACH.saturating_mul(all).min(MOVE_SPREAD_MAX);
+            carrier.go_away(left, spread.min(left / 2));
         }
         let epoch = carrier.epoch();
         carrier.link().act(|core| {
@@ -385,7 +390,7 @@ async fn carry(mut carrier: Carrier, held: Held, watch: Watch) -> Outcome {
     }
     let mut leaving = Leaving::default();
     let parting = poll_fn(|cx| {
-        leaving.look(record, &mut carrier);
+        leaving.look(record, &mut carrier, &watch.agents);
         let parting = carrier.poll(&Row(record), cx);
         // The agent dials, not we.
         watch.link.look(|core| core.take_doubt());

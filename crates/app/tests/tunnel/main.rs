@@ -10,6 +10,7 @@ mod copies;
 mod cuts;
 mod drains;
 mod enrolling;
+mod moves;
 mod oracle;
 mod people;
 mod programs;

@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod audit;
 mod clock;
+mod moving;
 mod receive;
 mod resume;
 mod transmit;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use tieline_base::Moment;
 
+pub use moving::{HOLD_MAX, SETTLE_MAX};
 pub use resume::{Judged, Offer, ResumeError};
 pub use transmit::{ACK_OF_RESET, Chunk};
 
@@ -27,6 +29,7 @@ use super::key::{Key, Keys};
 use super::pulse::Pulse;
 use super::schedule::Schedule;
 use super::stream::{Breach, Patience, Phase, Request, Stream};
+use moving::Leaving;
 
 /// What happened to a link, for whoever drives it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +119,8 @@ pub struct Link {
     confirm_at: Option<Moment>,
     /// No bytes go out until then.
     paused: Option<Moment>,
+    /// We are about to move to another carrier.
+    leaving: Option<Leaving>,
     /// When the first stream may have waited for too long.
     expires: Moment,
     pulse: Pulse,
@@ -176,6 +181,7 @@ impl Link {
             later: Vec::new(),
             confirm_at: None,
             paused: None,
+            leaving: None,
             expires: Moment(u64::MAX),
             pulse: Pulse::new(heartbeat, now),
             events: VecDeque::new(),

@@ -107,6 +107,12 @@ impl Pulse {
         self.ask(now, ANSWER_IN_HURRY);
     }
 
+    /// Asks at once; the number of the question.
+    pub(super) fn inquire(&mut self, now: Moment) -> u64 {
+        self.ask(now, self.patience());
+        self.next_ping - 1
+    }
+
     /// The ping to send now, if one is due.
     pub(super) fn take_ping(&mut self) -> Option<u64> {
         let ping = self.ping.as_mut().filter(|ping| !ping.told)?;

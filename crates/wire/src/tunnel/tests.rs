@@ -3,5 +3,6 @@
 mod face_to_face;
 mod frames;
 mod hashing;
+mod moving;
 mod resuming;
 mod simulation;

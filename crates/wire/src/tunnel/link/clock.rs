@@ -1,7 +1,5 @@
 //! What the time brings to a link.
 
-use std::time::Duration;
-
 use tieline_base::Moment;
 
 use super::{Event, Link};
@@ -35,17 +33,6 @@ impl Link {
     /// The network or the clock has jumped: the peer is asked at once whether it is there.
     pub fn hurry(&mut self, now: Moment) {
         self.pulse.hurry(now);
-    }
-
-    /// Holds bytes back before a planned move to another carrier, until the peer has confirmed what is under
-    /// way ([`Link::settled`]) or for as long as `most`.
-    pub fn pause(&mut self, most: Duration, now: Moment) {
-        self.paused = Some(now.after(most));
-    }
-
-    /// Whether all that went out is confirmed: a move to another carrier would repeat nothing.
-    pub fn settled(&self) -> bool {
-        self.sum.waits == 0
     }
 
     /// The carrier of `epoch` is gone. From here on streams wait, each for as long as it may.

@@ -7,7 +7,7 @@ use tieline_base::Moment;
 use super::transmit::ACK_OF_RESET;
 use super::{Answer, Event, Link, LinkError};
 use crate::tunnel::frame::{Frame, Kill, Open};
-use crate::tunnel::ids::{Code, Epoch, StreamId};
+use crate::tunnel::ids::{Code, Epoch, Side, StreamId};
 use crate::tunnel::stream::{Breach, Phase, Request, Stream};
 
 /// The least time that a confirmation waits for others to go with.
@@ -15,7 +15,7 @@ const CONFIRM_MIN: Duration = Duration::from_millis(25);
 
 impl Link {
     /// Takes a frame that the carrier of `epoch` brought. What is not the link's own business is handed back:
-    /// GOAWAY, KILL of the whole link, UDP, STATS, and what may be skipped.
+    /// GOAWAY to the dialer, KILL of the whole link, UDP, STATS, and what may be skipped.
     ///
     /// # Errors
     /// [`LinkError::Fenced`]: nothing has changed, and that carrier is to be closed. [`LinkError::Breach`]:
@@ -44,7 +44,11 @@ impl Link {
                 self.pong = Some(number);
                 self.confirm_all();
             }
-            Frame::Pong(number) => self.pulse.pong(number, now),
+            Frame::Pong(number) => {
+                self.pulse.pong(number, now);
+                self.on_answer(number);
+            }
+            Frame::GoAway(goodbye) if self.side == Side::Acceptor => self.on_farewell(&goodbye, now),
             Frame::Kill(Kill { stream: Some(stream), code, .. }) => self.on_reset(stream, code)?,
             Frame::Kill(_) | Frame::GoAway(_) | Frame::Udp { .. } | Frame::Stats(_) | Frame::Skipped(_) => {
                 return Ok(Some(frame));
@@ -104,7 +108,7 @@ impl Link {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.inbound.unconfirmed()) else {
             return;
         };
-        if stream.inbound.confirm_now() {
+        if stream.inbound.confirm_now() || self.paused.is_some() {
             self.change(id, |stream| stream.due.confirmation = true);
         } else if !std::mem::replace(&mut stream.confirms_later, true) {
             self.later.push(id);

@@ -175,7 +175,7 @@ impl Link {
         let gap = now.since(self.pulse.last_heard());
         self.epoch = epoch;
         self.attached = true;
-        self.paused = None;
+        (self.paused, self.leaving) = (None, None);
         self.due.clear();
         self.answers.clear();
         self.schedule.clear();

@@ -28,7 +28,8 @@ pub struct Chunk {
 impl Link {
     /// Whether [`Link::next_control`] or [`Link::next_chunk`] may have something.
     pub fn wants_to_send(&self) -> bool {
-        let said = self.pulse.ping_due() || self.pong.is_some() || !self.answers.is_empty();
+        let said =
+            self.farewell_due() || self.pulse.ping_due() || self.pong.is_some() || !self.answers.is_empty();
         let bytes = self.paused.is_none() && !self.schedule.is_empty();
         self.attached && (said || !self.due.is_empty() || bytes)
     }
@@ -37,6 +38,9 @@ impl Link {
     pub fn next_control(&mut self, now: Moment) -> Option<Frame<'_>> {
         if !self.attached {
             return None;
+        }
+        if let Some(farewell) = self.take_farewell() {
+            return Some(farewell);
         }
         if let Some(number) = self.pulse.take_ping() {
             return Some(Frame::Ping(number));

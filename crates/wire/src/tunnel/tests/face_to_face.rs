@@ -443,18 +443,6 @@ fn streams_that_wait_for_too_long_are_broken_off() {
 }
 
 #[test]
-fn a_pause_holds_bytes_back_and_ends_by_itself() {
-    let mut pair = Pair::new(Limits::DEFAULT);
-    let stream = pair.open();
-    pair.dialer.pause(Duration::from_millis(250), pair.now);
-    pair.dialer.write(stream, b"held back", pair.now);
-    pair.talk();
-    assert!(pair.dialer.settled() && pair.acceptor.readable(stream).is_empty());
-    pair.later(250);
-    assert_eq!(read(&mut pair.acceptor, stream, pair.now), b"held back");
-}
-
-#[test]
 fn few_confirmations_go_with_many_bytes() {
     let mut pair = Pair::new(Limits::DEFAULT);
     let stream = pair.open();

@@ -13,8 +13,8 @@ use super::network::{CONTROL, Kind, Network};
 use crate::Parsed;
 use crate::tunnel::tests::hashing::{Sha, key};
 use crate::tunnel::{
-    Chunk, Code, Event, Exporter, Frame, Limits, Link, LinkId, Patience, Request, ResumeError, Side,
-    StreamId, parse,
+    Chunk, Code, Event, Exporter, Frame, HOLD_MAX, Limits, Link, LinkId, Patience, Request, ResumeError,
+    SETTLE_MAX, Side, StreamId, parse,
 };
 
 const DIALER: usize = 0;
@@ -39,6 +39,15 @@ pub(super) struct World {
     faults_end: Moment,
     seen: Seen,
     failures: u32,
+    /// The last planned move whose old carrier was empty.
+    planned: Option<Planned>,
+}
+
+/// A move that must repeat nothing, if it is made in time.
+struct Planned {
+    /// The carrier that is moved to.
+    carrier: usize,
+    until: Moment,
 }
 
 #[derive(Debug)]
@@ -74,6 +83,11 @@ enum What {
     Late {
         carrier: usize,
     },
+    /// The dialer asks over a carrier once the one in use is empty, or by then.
+    Ask {
+        carrier: usize,
+        by: Moment,
+    },
     /// An end has memory again.
     Plenty {
         end: usize,
@@ -85,6 +99,8 @@ enum What {
 pub(super) struct Seen {
     resumes: u64,
     replayed: u64,
+    /// Moves that had to repeat nothing.
+    planned: u64,
     doubts: u64,
     stale: u64,
     attacks: u64,
@@ -99,6 +115,7 @@ impl Seen {
     pub(super) fn add(&mut self, other: &Seen) {
         self.resumes += other.resumes;
         self.replayed += other.replayed;
+        self.planned += other.planned;
         self.doubts += other.doubts;
         self.stale += other.stale;
         self.attacks += other.attacks;
@@ -114,7 +131,7 @@ impl Seen {
         assert!(self.resumes > 2 * seeds, "{self:?}");
         assert!(self.replayed > 1000 * seeds, "{self:?}");
         assert!(self.closed > seeds && self.bytes > 20_000 * seeds, "{self:?}");
-        for met in [self.doubts, self.stale, self.attacks, self.reset, self.refused] {
+        for met in [self.planned, self.doubts, self.stale, self.attacks, self.reset, self.refused] {
             assert!(met > seeds / 10, "{self:?}");
         }
     }
@@ -148,6 +165,7 @@ impl World {
             recorded: Vec::new(),
             seen: Seen::default(),
             failures: 0,
+            planned: None,
         };
         let first = world.network.carrier(&mut world.random);
         world.ends.iter_mut().for_each(|end| end.attach(first));
@@ -220,6 +238,7 @@ impl World {
                 self.pump(end);
             }
             What::Handshaken { carrier } => self.handshaken(carrier),
+            What::Ask { carrier, by } => self.ask_once_empty(carrier, by),
             What::Late { carrier } => {
                 if self.ends[DIALER].attempt.as_ref().is_some_and(|(tried, _)| *tried == carrier) {
                     self.fail_attempt();
@@ -364,10 +383,18 @@ impl World {
                     self.soon(0..1, What::Dial);
                 }
             }
-            Event::Resumed { replayed, .. } => {
-                self.seen.resumes += 1;
-                self.seen.replayed += replayed;
-            }
+            Event::Resumed { replayed, .. } => self.resumed(end, replayed),
+        }
+    }
+
+    fn resumed(&mut self, end: usize, replayed: u64) {
+        self.seen.resumes += 1;
+        self.seen.replayed += replayed;
+        let (carrier, now) = (self.ends[end].carrier, self.now);
+        let ours = |planned: &&Planned| carrier == Some(planned.carrier) && now < planned.until;
+        if self.planned.as_ref().filter(ours).is_some() {
+            assert_eq!(replayed, 0, "bytes go twice though the carrier before was empty");
+            self.seen.planned += 1;
         }
     }
 
@@ -484,7 +511,6 @@ impl World {
                 self.soon(500..10_000, What::Plenty { end });
             }
             _ => {
-                self.ends[DIALER].link.pause(Duration::from_millis(250), self.now);
                 self.soon(0..250, What::Dial);
             }
         }
@@ -560,12 +586,29 @@ impl World {
     }
 
     fn handshaken(&mut self, carrier: usize) {
-        let cut = self.network.carriers[carrier].cut;
-        let exporter = self.network.carriers[carrier].exporter;
-        let End { link, attempt: Some((tried, offer @ None)), .. } = &mut self.ends[DIALER] else { return };
-        if *tried != carrier || cut {
+        if self.network.carriers[carrier].cut {
             return;
         }
+        let by = self.ends[DIALER].link.prepare_move(self.now).unwrap_or(self.now);
+        self.pump(DIALER);
+        self.ask_once_empty(carrier, by);
+    }
+
+    fn ask_once_empty(&mut self, carrier: usize, by: Moment) {
+        let exporter = self.network.carriers[carrier].exporter;
+        let used = self.ends[DIALER].carrier;
+        let End { link, attempt: Some((tried, offer @ None)), .. } = &mut self.ends[DIALER] else { return };
+        if *tried != carrier {
+            return;
+        }
+        let ready = link.attached() && link.may_move();
+        if self.now < by && !link.may_move() {
+            return self.soon(1..5, What::Ask { carrier, by });
+        }
+        // A lane of its own may be slower than the answer.
+        let piped = used.is_some_and(|used| self.network.carriers[used].kind == Kind::Pipe);
+        let until = Moment(0).after(by.since(Moment(0)) + HOLD_MAX - SETTLE_MAX);
+        self.planned = (piped && ready && self.now < by).then_some(Planned { carrier, until });
         let mut resume = Vec::new();
         *offer = Some(link.resume(&Sha, exporter, &mut resume));
         self.recorded.push(resume.clone());
