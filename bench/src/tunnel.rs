@@ -9,6 +9,7 @@ mod far;
 mod linkem;
 mod oracle;
 mod peers;
+mod programs;
 mod road;
 mod throughput;
 
@@ -31,6 +32,8 @@ pub(crate) enum Scenario {
     Far,
     /// Random bytes under a hash over a path that fails by a script
     Oracle,
+    /// A scp of 1 GiB and a psql session over a path that is cut, without UDP, and gone for a while
+    Programs,
     /// Idle agents: memory, CPU, and the storm when all are cut at once
     Agents,
 }
@@ -42,6 +45,7 @@ impl Promise for Scenario {
             Scenario::Echo => "echo",
             Scenario::Far => "far",
             Scenario::Oracle => "oracle",
+            Scenario::Programs => "programs",
             Scenario::Agents => "agents",
         }
     }
@@ -52,6 +56,9 @@ impl Promise for Scenario {
             Scenario::Echo => "a bulk stream leaves an echo's p99 below twice what it is alone",
             Scenario::Far => "100 ms of round trip and 1 % of loss leave three times rathole's throughput",
             Scenario::Oracle => "no fault of the path costs a byte or a stream",
+            Scenario::Programs => {
+                "ten cuts, no more UDP and a hole of 30 s cost neither scp nor psql anything"
+            }
             Scenario::Agents => {
                 "an idle agent costs at most 100 KiB, 2,000 a tenth of a core; cut, they are back in 60 s"
             }
@@ -64,6 +71,7 @@ impl Promise for Scenario {
             Scenario::Echo => echo::run(options),
             Scenario::Far => far::run(options),
             Scenario::Oracle => oracle::run(options),
+            Scenario::Programs => programs::run(options),
             Scenario::Agents => agents::run(options),
         }
     }

@@ -204,7 +204,7 @@ fn script(path: &mut Path, seed: usize, random: &mut Random) -> anyhow::Result<u
 }
 
 /// Nothing gets through that way for so long.
-fn hole(path: &Path, from: [bool; 2], length: Duration) {
+pub(super) fn hole(path: &Path, from: [bool; 2], length: Duration) {
     let set =
         |to: [bool; 2]| path.conditions.swallows.iter().zip(to).for_each(|(it, to)| it.store(to, Relaxed));
     set(from);

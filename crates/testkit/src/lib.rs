@@ -51,7 +51,7 @@ pub use pgbouncer::PgBouncer;
 pub use ports::{free_port, loopback};
 pub use postgres::{Cluster, Postgres};
 pub use process::Process;
-pub use program::{Finished, finish, program};
+pub use program::{Finished, finish, finish_within, program};
 pub use redis::Redis;
 pub use sshd::Sshd;
 pub use tcp::{BlackHole, Refusing, TcpServer};

@@ -72,12 +72,21 @@ const FINISH_WITHIN: Duration = Duration::from_secs(120);
 /// If it cannot be started.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Finished {
+    finish_within(FINISH_WITHIN, command)
+}
+
+/// [`finish`] of a program that may take `longest`.
+///
+/// # Panics
+/// If it cannot be started.
+#[track_caller]
+pub fn finish_within(longest: Duration, command: &mut Command) -> Finished {
     let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = piped.spawn().unwrap_or_else(|error| panic!("{piped:?} does not start: {error}"));
     let pid = Pid::from_child(&child);
     let (ended, watched) = mpsc::channel::<()>();
     let watch = thread::spawn(move || {
-        if watched.recv_timeout(FINISH_WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if watched.recv_timeout(longest) == Err(mpsc::RecvTimeoutError::Timeout) {
             let _ = kill_process(pid, Signal::KILL); // it may have ended just now
         }
     });
