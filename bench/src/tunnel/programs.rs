@@ -129,8 +129,8 @@ fn join(one: &TcpStream, other: &TcpStream) {
     });
 }
 
-/// Ten cuts spread over the copy, a long hole before the fourth, no UDP from the sixth on; how many cuts there
-/// were before the copy had ended.
+/// Ten cuts spread over the copy, a long hole before the fourth, no UDP from the sixth on; how many cuts
+/// there were before the copy had ended.
 fn script(
     path: &mut Path,
     bytes: u64,
@@ -154,8 +154,8 @@ fn script(
     Ok(CUTS)
 }
 
-/// One psql with one transaction, asked again and again until `through`; whether it lived to tell all that it
-/// was told, and how many answers there were.
+/// One psql with one transaction, asked again and again until `through`; whether it lived to tell all that
+/// it was told, and how many answers there were.
 fn talk(at: SocketAddr, through: &AtomicBool) -> anyhow::Result<(bool, u64)> {
     let mut psql = Postgres::tool("psql", at);
     psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
