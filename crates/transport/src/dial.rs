@@ -75,11 +75,22 @@ pub async fn dial_named(address: &Address, options: &DialOptions) -> io::Result<
         Address::Socket(socket) => vec![EndpointAddr::Socket(*socket)],
         Address::Unix(path) => vec![EndpointAddr::Unix(path.as_path().into())],
         Address::Agent(far) => vec![EndpointAddr::Agent(Box::new(far.clone()))],
-        Address::Name { host, port } => {
-            tokio::net::lookup_host((host.as_str(), *port)).await?.map(EndpointAddr::Socket).collect()
-        }
+        Address::Name { .. } => resolve(address).await?.into_iter().map(EndpointAddr::Socket).collect(),
     };
     dial_first(&found, options).await.map(|(_, io)| io)
+}
+
+/// The addresses of this moment, by what the machine has for the name; none of what is no address of a
+/// network.
+///
+/// # Errors
+/// The name does not resolve.
+pub async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
+    match address {
+        Address::Socket(socket) => Ok(vec![*socket]),
+        Address::Name { host, port } => Ok(tokio::net::lookup_host((host.as_str(), *port)).await?.collect()),
+        Address::Unix(_) | Address::Agent(_) => Ok(Vec::new()),
+    }
 }
 
 async fn dial_far(far: &FarService, options: &DialOptions) -> io::Result<Io> {

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::plain;
 use crate::stall::{self, Watch};
 use crate::stream::Stream;
-use crate::tls::TlsStream;
+use crate::tls::{ServerCertificate, TlsStream};
 
 /// A connected byte stream. A closed enum, so that two plain sockets can be joined in the kernel.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl Io {
     /// §4). `None` without TLS, and where no hash is agreed on.
     pub fn peer_end_point(&self) -> Option<Box<[u8]>> {
         if let Io::Tls(tls) = self { tls.peer_end_point() } else { None }
+    }
+
+    /// What the server showed whose TLS it ends in; `None` without TLS over TCP, and where we are the server.
+    pub fn server_certificate(&self) -> Option<ServerCertificate> {
+        if let Io::Tls(tls) = self { tls.server_certificate() } else { None }
     }
 
     /// Whether the socket's bytes are the conversation's, so that the kernel may move them.

@@ -22,13 +22,14 @@ mod throttle;
 pub mod tls;
 
 pub use descriptors::{FileLimit, is_exhaustion, raise_file_limit};
-pub use dial::{DialFar, DialOptions, FarSites, dial, dial_first, dial_named};
+pub use dial::{DialFar, DialOptions, FarSites, dial, dial_first, dial_named, resolve};
 pub use duplex::{Closed, Duplex, Meter, Side};
 pub use ferry::Ferry;
 pub use io::Io;
 pub use listen::{Accepted, Acceptor, Adopted, BindError, Bound, ListenOptions};
 pub use quic::{
-    Family, QuicAcceptor, QuicBound, QuicClient, QuicError, QuicIncoming, QuicServer, accept_quic, dial_quic,
+    Family, QuicAcceptor, QuicBound, QuicClient, QuicError, QuicIncoming, QuicServer,
+    SIZE_MIN as QUIC_SIZE_MIN, Sounding, Soundings, accept_quic, dial_quic, sound,
 };
 pub use settle::{Front, Hello, SettleError, settle};
 pub use stall::{Watch, rouse_stalled, watch};

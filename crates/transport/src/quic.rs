@@ -7,6 +7,7 @@
 mod dial;
 mod door;
 mod error;
+mod soundings;
 mod stream;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 pub use dial::{Family, dial_quic};
 pub use door::{QuicAcceptor, QuicBound, QuicIncoming, accept_quic};
 pub use error::QuicError;
+pub use soundings::{SIZE_MIN, Sounding, Soundings, sound};
 
 use crate::tls::{Alpn, ClientTls, ServerTls};
 

@@ -26,7 +26,7 @@ pub use accept::{Handshake, accept_tls, accept_tls_after};
 pub use certificates::CertificateFiles;
 pub use client::{ClientTls, ClientTlsSettings, Roots, Verify, connect_tls};
 pub use error::{TlsAcceptError, TlsConnectError, TlsError};
-pub use peer::{ClientCertificate, Fingerprint, serial_of, valid_since};
+pub use peer::{ClientCertificate, Fingerprint, ServerCertificate, serial_of, valid_since, valid_until};
 pub use self_signed::self_signed;
 pub use server::{ClientCertificates, ServerTls, ServerTlsSettings};
 pub use stream::TlsStream;

@@ -41,17 +41,10 @@ pub async fn dial_quic(
 
 async fn resolve(address: &Address, family: Family) -> Result<SocketAddr, QuicError> {
     let fits = |socket: &SocketAddr| socket.is_ipv4() == (family == Family::V4);
-    match address {
-        Address::Socket(socket) => Some(*socket).filter(fits),
-        Address::Name { host, port } => {
-            tokio::net::lookup_host((host.as_str(), *port)).await?.find(|found| fits(found))
-        }
-        Address::Unix(_) | Address::Agent(_) => None,
-    }
-    .ok_or(QuicError::NoAddress)
+    crate::resolve(address).await?.into_iter().find(fits).ok_or(QuicError::NoAddress)
 }
 
-fn bind(family: Family) -> std::io::Result<UdpSocket> {
+pub(super) fn bind(family: Family) -> std::io::Result<UdpSocket> {
     let (domain, any): (_, SocketAddr) = match family {
         Family::V4 => (Domain::IPV4, (Ipv4Addr::UNSPECIFIED, 0).into()),
         Family::V6 => (Domain::IPV6, (Ipv6Addr::UNSPECIFIED, 0).into()),

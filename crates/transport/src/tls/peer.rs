@@ -54,6 +54,30 @@ impl ClientCertificate {
     }
 }
 
+/// What the certificate of a server says, whether or not anybody believes it. Control characters are
+/// replaced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerCertificate {
+    /// The distinguished name, like `CN=gate.example.com`.
+    pub subject: String,
+    /// That of who vouches for it.
+    pub issuer: String,
+    /// Of the whole certificate.
+    pub fingerprint: Fingerprint,
+}
+
+impl ServerCertificate {
+    /// `None` if it cannot be read.
+    pub(super) fn read(der: &[u8]) -> Option<ServerCertificate> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(ServerCertificate {
+            subject: printable(&certificate.subject().to_string()),
+            issuer: printable(&certificate.issuer().to_string()),
+            fingerprint: Fingerprint::of(der),
+        })
+    }
+}
+
 /// The authority's number for a certificate in DER, in hexadecimal; `None` if it is none.
 pub fn serial_of(certificate: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -64,6 +88,13 @@ pub fn serial_of(certificate: &[u8]) -> Option<String> {
 pub fn valid_since(certificate: &[u8]) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_before.timestamp()).ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Until when a certificate in DER is valid; `None` if it is none.
+pub fn valid_until(certificate: &[u8]) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::end_point::end_point;
+use super::peer::ServerCertificate;
 use crate::Io;
 
 /// An encrypted conversation over a plain one. What is written may wait here for the socket until it is
@@ -34,6 +35,16 @@ impl TlsStream {
         match &self.0 {
             tokio_rustls::TlsStream::Client(stream) => {
                 end_point(stream.get_ref().1.peer_certificates()?.first()?)
+            }
+            tokio_rustls::TlsStream::Server(_) => None,
+        }
+    }
+
+    /// What the server showed; `None` at our own.
+    pub(crate) fn server_certificate(&self) -> Option<ServerCertificate> {
+        match &self.0 {
+            tokio_rustls::TlsStream::Client(stream) => {
+                ServerCertificate::read(stream.get_ref().1.peer_certificates()?.first()?)
             }
             tokio_rustls::TlsStream::Server(_) => None,
         }
