@@ -306,7 +306,7 @@ fn told(error: &TokenError) -> String {
     }
 }
 
-async fn say(io: &mut Io, value: &impl Serialize) -> io::Result<()> {
+pub(crate) async fn say(io: &mut Io, value: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(value).map_err(io::Error::other)?;
     let length = u16::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     io.write_all(&length.to_be_bytes()).await?;
@@ -315,7 +315,7 @@ async fn say(io: &mut Io, value: &impl Serialize) -> io::Result<()> {
 }
 
 /// `None` if it is not what it should be.
-async fn hear<T: for<'de> Deserialize<'de>>(io: &mut Io) -> io::Result<Option<T>> {
+pub(crate) async fn hear<T: for<'de> Deserialize<'de>>(io: &mut Io) -> io::Result<Option<T>> {
     let mut length = [0; 2];
     io.read_exact(&mut length).await?;
     let length = usize::from(u16::from_be_bytes(length));

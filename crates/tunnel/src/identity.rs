@@ -9,17 +9,26 @@ use rcgen::{CertificateParams, KeyPair};
 use tieline_base::Secret;
 use tieline_transport::tls::{
     Alpn, CertificateFiles, ClientTls, ClientTlsSettings, Fingerprint, Roots, TlsError, TlsVersion, Verify,
-    valid_since,
+    valid_since, valid_until,
 };
 
 use crate::authority::{BACKDATED, LIFETIME, SERVER_NAME, bears, der};
 use crate::store::{StoreError, write};
-use crate::{ALPN_ENROL, ALPN_LINK};
+use crate::{ALPN_ENROL, ALPN_LINK, ALPN_QUIC};
 
 /// The folder of an agent's key and certificate: `agent.pem` holds both, `ca.crt` the server's authority.
 #[derive(Clone, Debug)]
 pub struct Identity {
     folder: PathBuf,
+}
+
+/// For how long an agent's certificate is of use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Term {
+    /// Until when it links up by it.
+    pub until: SystemTime,
+    /// Until when it can be renewed.
+    pub renewable_until: SystemTime,
 }
 
 /// Why an agent has no identity.
@@ -130,6 +139,13 @@ impl Identity {
         Some(since + LIFETIME / 2 - tenth / 2 + spread)
     }
 
+    /// The term of its certificate, by what that says; `None` if it cannot be read. Blocks.
+    pub fn term(&self) -> Option<Term> {
+        let der = der(&std::fs::read_to_string(self.pem()).ok()?)?;
+        let since = valid_since(&der)? + BACKDATED;
+        Some(Term { until: since + LIFETIME, renewable_until: valid_until(&der)? })
+    }
+
     /// Keeps other processes from being this agent, for as long as what comes back lives. Blocks.
     ///
     /// # Errors
@@ -168,6 +184,11 @@ fn settings(roots: Roots, certificate: Option<CertificateFiles>) -> ClientTlsSet
 /// What is offered by ALPN to link up.
 pub(crate) fn to_link() -> Vec<Alpn> {
     Alpn::new(ALPN_LINK).into_iter().collect()
+}
+
+/// The same by QUIC.
+pub(crate) fn to_link_by_quic() -> Vec<Alpn> {
+    Alpn::new(ALPN_QUIC).into_iter().collect()
 }
 
 /// What is offered by ALPN to get a certificate.

@@ -18,6 +18,7 @@ mod carrier;
 mod connect;
 mod ends;
 mod enrol;
+mod examination;
 mod far_stream;
 mod greeting;
 mod host;
@@ -29,6 +30,7 @@ mod memory;
 mod network;
 mod offers;
 mod people;
+mod probe;
 mod roster;
 mod server;
 mod sha;
@@ -45,13 +47,17 @@ pub use agents::{AgentStatus, Agents, LinkStatus};
 pub use authority::{AGENT_PREFIX, Authority, AuthorityError, SERVER_NAME};
 pub use connect::{ConnectError, LinkState, Person, UserLink};
 pub use enrol::{EnrolError, enrol};
-pub use identity::{Identity, IdentityError};
+pub use examination::{Examination, Findings, Hindrance, Kind, Passage, Step};
+pub use identity::{Identity, IdentityError, Term};
 pub use known::{Good, Known, Standing};
 pub use people::{People, PersonEntry, PersonToken};
+pub use probe::AgentSeen;
 pub use server::Tunnel;
 pub use store::{Issued, Revoked, Store, StoreError};
 pub use token::{Token, TokenError};
 pub use ways::Proxy;
+
+pub use tieline_transport::{Sounding, Soundings};
 
 use tieline_transport::tls::Alpn;
 
@@ -64,9 +70,13 @@ pub const ALPN_ENROL: &[u8] = b"tieline-enrol/1";
 /// The application protocol of links over QUIC: the frames of a link on one bidirectional stream.
 pub const ALPN_QUIC: &[u8] = b"tieline-quic/1";
 
+/// The application protocols of those who only look whether they get here, over TLS and over QUIC.
+const ALPN_PROBE: &[u8] = b"tieline-probe/1";
+const ALPN_QUIC_PROBE: &[u8] = b"tieline-quic-probe/1";
+
 /// What a listener of tunnels agrees to over QUIC.
 pub fn alpn_quic() -> Vec<Alpn> {
-    Alpn::new(ALPN_QUIC).into_iter().collect()
+    [ALPN_QUIC, ALPN_QUIC_PROBE].into_iter().filter_map(Alpn::new).collect()
 }
 
 /// The application protocol of WebSockets (RFC 7301 §6): either of the two above is agreed on inside.
@@ -74,7 +84,7 @@ const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// What a listener of tunnels agrees to.
 pub fn alpn() -> Vec<Alpn> {
-    [ALPN_LINK, ALPN_ENROL, ALPN_HTTP].into_iter().filter_map(Alpn::new).collect()
+    [ALPN_LINK, ALPN_ENROL, ALPN_PROBE, ALPN_HTTP].into_iter().filter_map(Alpn::new).collect()
 }
 
 /// Under which label a carrier's keying material is exported; it goes into keys and proofs, and nowhere else.

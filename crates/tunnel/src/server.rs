@@ -24,10 +24,11 @@ use crate::greeting::{First, GreetingError, exporter, refuse, welcome};
 use crate::known::Standing;
 use crate::live::LiveLink;
 use crate::people::People;
+use crate::probe::{self, AgentSeen};
 use crate::sha::Sha;
 use crate::visits::Guest;
 use crate::websocket::{self, UpgradeError};
-use crate::{ALPN_ENROL, ALPN_HTTP, ALPN_LINK, ALPN_QUIC, far_stream, host};
+use crate::{ALPN_ENROL, ALPN_HTTP, ALPN_LINK, ALPN_PROBE, ALPN_QUIC, ALPN_QUIC_PROBE, far_stream, host};
 
 /// The protocol `tunnel` at one listener.
 pub struct Tunnel {
@@ -138,6 +139,10 @@ async fn serve(
     }
     let shown = Shown::by(connection.identity());
     let standing = shown.as_ref().map_or(Standing::Unknown, |shown| agents.standing(shown));
+    if matches!(agreed(&connection).as_deref(), Some(ALPN_PROBE | ALPN_QUIC_PROBE)) {
+        let seen = shown.map(|shown| AgentSeen::of(&shown, standing));
+        return probed(&connection, io, seen.as_ref()).await;
+    }
     if let Some(shown) = shown.as_ref().filter(|_| standing == Standing::Copied) {
         agents.lock_out(shown).await;
     }
@@ -179,6 +184,18 @@ async fn unwrap(
     let inside = Guest::by(&shown, people).map(|guest| guest.identity(&shown));
     connection.prove(inside.unwrap_or(shown), Some(tls))?;
     Ok(io)
+}
+
+/// Tells somebody who only looks how he got here. It is no alarm whatever he shows.
+async fn probed(connection: &Connection, mut io: Io, seen: Option<&AgentSeen>) -> Outcome {
+    let record = connection.record();
+    record.note("somebody looks whether he gets here (`tieline doctor`)");
+    let answered = probe::answer(&mut io, record.client(), seen);
+    match tokio::time::timeout(GREETING_MAX, answered).await {
+        Ok(Ok(())) => Ok(Reason::Answered),
+        Ok(Err(error)) => Err(reset(error)),
+        Err(_) => Err(late()),
+    }
 }
 
 async fn issue(agents: &Arc<Agents>, connection: Connection, mut io: Io, good: Option<Shown>) -> Outcome {

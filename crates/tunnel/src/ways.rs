@@ -15,7 +15,7 @@ use tieline_wire::tunnel::{HANDSHAKE_MAX, Way};
 use tokio::io::AsyncWriteExt;
 
 use crate::authority::SERVER_NAME;
-use crate::identity::to_link;
+use crate::identity::{to_link, to_link_by_quic};
 use crate::websocket::{self, UpgradeError};
 
 /// A proxy of HTTP that leads out of a network, by `CONNECT` (RFC 9110 §9.3.6).
@@ -70,15 +70,16 @@ impl Reach {
 
     async fn by(&self, way: Way) -> Result<Io, WayError> {
         match way {
-            Way::Quic6 => self.quic(Family::V6).await,
-            Way::Quic4 => self.quic(Family::V4).await,
+            Way::Quic6 => self.quic(Family::V6, &to_link_by_quic()).await,
+            Way::Quic4 => self.quic(Family::V4, &to_link_by_quic()).await,
             Way::Tls => self.tls(to_link()).await,
             Way::WebSocket => self.websocket(to_link()).await,
         }
     }
 
-    async fn quic(&self, family: Family) -> Result<Io, WayError> {
-        let client = QuicClient::new(&self.tls, &crate::alpn_quic())?;
+    /// QUIC to the server itself, for one of `protocols`.
+    pub(crate) async fn quic(&self, family: Family, protocols: &[Alpn]) -> Result<Io, WayError> {
+        let client = QuicClient::new(&self.tls, protocols)?;
         Ok(dial_quic(&self.server, family, &client, SERVER_NAME).await?)
     }
 
@@ -98,7 +99,7 @@ impl Reach {
     }
 
     /// A connection of TCP that leads to the server.
-    async fn tcp(&self) -> Result<Io, WayError> {
+    pub(crate) async fn tcp(&self) -> Result<Io, WayError> {
         let options = DialOptions::default();
         match &self.proxy {
             None => dial_named(&self.server, &options).await.map_err(WayError::Dial),
@@ -141,7 +142,7 @@ impl fmt::Debug for Proxy {
 }
 
 /// The name that is asked for in TLS, and what stands in `Host` (RFC 9110 §7.2: without the usual port).
-fn host(server: &Address) -> (String, String) {
+pub(crate) fn host(server: &Address) -> (String, String) {
     let text = server.to_string();
     let (name, port) = text.rsplit_once(':').unwrap_or((&text, ""));
     let bare = name.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -151,7 +152,7 @@ fn host(server: &Address) -> (String, String) {
 
 /// Whoever terminates it proves nothing by it, be it a proxy that shows a certificate of its own. What must
 /// be proved, and hidden, is inside.
-fn outer() -> Result<ClientTls, TlsError> {
+pub(crate) fn outer() -> Result<ClientTls, TlsError> {
     ClientTls::load(&ClientTlsSettings {
         verify: Verify::DangerouslyNone,
         alpn: Alpn::new(b"http/1.1").into_iter().collect(),
