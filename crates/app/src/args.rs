@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand};
 
-use crate::{agent, connect, import, token, user, verbs};
+use crate::{agent, connect, doctor, import, token, user, verbs};
 
 /// Sets up, secures, shares, watches and ends every connection between users, services, databases and far
 /// sites.
@@ -38,6 +38,8 @@ pub(crate) enum Verb {
     Agent(agent::Verb),
     /// Reaches services of far sites from here: by the standard input and output, or at local addresses
     Connect(connect::ConnectArgs),
+    /// Which ways lead from here to a server's tunnel listener, and what is in the others
+    Doctor(doctor::DoctorArgs),
     /// People's tokens, by which they reach far services
     #[command(subcommand)]
     Token(token::Verb),

@@ -13,6 +13,7 @@ mod connect;
 mod databases;
 mod demo;
 mod desk;
+mod doctor;
 mod guards;
 mod house;
 mod import;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Verb::User(verb) => user::run(verb),
         Verb::Agent(verb) => agent::run(verb),
         Verb::Connect(args) => connect::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Token(verb) => token::run(verb),
         Verb::Import(verb) => import::run(verb),
         Verb::Steer(verb) => verbs::run(verb),

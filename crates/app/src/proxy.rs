@@ -7,19 +7,44 @@ use tieline_tunnel::Proxy;
 
 use crate::passwords;
 
+/// Which way leads out.
+pub(crate) enum Out {
+    /// No proxy is named.
+    Straight,
+    /// One is named, and the server is reached past it.
+    Past(Proxy),
+    /// One is.
+    Through(Proxy),
+}
+
+impl Out {
+    /// What is to be gone through.
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
+        if let Out::Through(proxy) = self { Some(proxy) } else { None }
+    }
+}
+
 /// The proxy of `written`, whose password is read; where the file names none, that of the environment, if
 /// it is for `server`.
 ///
 /// # Errors
 /// What is wrong with it, in one line.
 pub(crate) fn of(written: Option<&config::Proxy>, server: &Address) -> anyhow::Result<Option<Proxy>> {
-    let Some(written) = written else { return from_environment(server) };
+    Ok(out(written, server)?.proxy().cloned())
+}
+
+/// The same, and why there is none.
+///
+/// # Errors
+/// What is wrong with it, in one line.
+pub(crate) fn out(written: Option<&config::Proxy>, server: &Address) -> anyhow::Result<Out> {
+    let Some(written) = written else { return named_outside(server) };
     let password = match &written.password_file {
         Some(path) => passwords::read(path).map_err(anyhow::Error::msg)?,
         None => Secret::new(String::new()),
     };
     let login = written.user.as_ref().map(|user| Secret::new(format!("{user}:{}", password.reveal())));
-    Ok(Some(Proxy { address: written.address.clone(), login }))
+    Ok(Out::Through(Proxy { address: written.address.clone(), login }))
 }
 
 /// The proxy that the environment names for `server`.
@@ -27,15 +52,31 @@ pub(crate) fn of(written: Option<&config::Proxy>, server: &Address) -> anyhow::R
 /// # Errors
 /// It names one that cannot be.
 pub(crate) fn from_environment(server: &Address) -> anyhow::Result<Option<Proxy>> {
+    Ok(named_outside(server)?.proxy().cloned())
+}
+
+/// The proxy of an argument, which every process of the machine may see.
+///
+/// # Errors
+/// It holds a password, or is none.
+pub(crate) fn without_password(text: &str) -> anyhow::Result<Proxy> {
+    let proxy = parse(text).context("--proxy")?;
+    if proxy.login.as_ref().is_some_and(|login| !login.reveal().ends_with(':')) {
+        bail!("--proxy holds a password, which `ps` shows to everybody; put it into HTTPS_PROXY");
+    }
+    Ok(proxy)
+}
+
+fn named_outside(server: &Address) -> anyhow::Result<Out> {
     let either = |upper: &str, lower: &str| {
         let found = [upper, lower].into_iter().find_map(|name| std::env::var(name).ok());
         found.filter(|text| !text.is_empty())
     };
-    let Some(text) = either("HTTPS_PROXY", "https_proxy") else { return Ok(None) };
+    let Some(text) = either("HTTPS_PROXY", "https_proxy") else { return Ok(Out::Straight) };
     let past = either("NO_PROXY", "no_proxy").unwrap_or_default();
     // What a URL says may be a password.
     let read = parse(&text).context("HTTPS_PROXY in the environment")?;
-    Ok((!leads_past(&past, server)).then_some(read))
+    Ok(if leads_past(&past, server) { Out::Past(read) } else { Out::Through(read) })
 }
 
 /// `http://[user[:password]@]host[:port]`.

@@ -12,7 +12,7 @@ mod show;
 mod status;
 mod stop;
 mod target;
-mod text;
+pub(crate) mod text;
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::fmt;
 use tieline_base::text::is_hostile;
 
 /// A duration in seconds, in two parts at most: `0.4s`, `42s`, `5m10s`, `2h05m`, `3d04h`.
-pub(super) struct Span(pub(super) f64);
+pub(crate) struct Span(pub(crate) f64);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,7 +24,7 @@ impl fmt::Display for Span {
 }
 
 /// `text` with every character spelled out that a terminal would obey instead of showing.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() || is_hostile(c);
     if !text.chars().any(obeyed) {
         return Cow::Borrowed(text);

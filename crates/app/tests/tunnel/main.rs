@@ -8,6 +8,7 @@ mod agents;
 mod carriers;
 mod copies;
 mod cuts;
+mod doctor;
 mod drains;
 mod enrolling;
 mod moves;
