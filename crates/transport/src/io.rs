@@ -206,10 +206,14 @@ impl Io {
         }
     }
 
-    /// Fits a TCP connection for carrying others over a long way: at most `unsent` bytes wait in the kernel,
-    /// where nothing overtakes them, and a lost packet alone is no reason to slow down, where the kernel can
-    /// tell (BBR). Both are left as they are where they cannot be had.
-    pub fn haul(&self, unsent: u32) {
+    /// Fits a connection for carrying others over a long way. One of TLS is read in large pieces. Of one of
+    /// TCP at most `unsent` bytes wait in the kernel, where nothing overtakes them, and a lost packet alone
+    /// is no reason to slow down, where the kernel can tell (BBR). Both are left as they are where they
+    /// cannot be had.
+    pub fn haul(&mut self, unsent: u32) {
+        if let Io::Tls(tls) = self {
+            tls.expect_much();
+        }
         if let Some(Socket::Tcp(tcp)) = self.socket() {
             let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(unsent);
             let near = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());

@@ -5,6 +5,7 @@
 //! also forgets every session, so none outlives the certificates and revocations it was made under.
 
 mod accept;
+mod ahead;
 mod certificates;
 mod client;
 mod end_point;

@@ -118,7 +118,13 @@ const UNSENT_MAX: u32 = 128 * 1024;
 impl Carrier {
     /// Carries `link` over `io` as its carrier of `epoch`; `inbox` was read of it already, and `outbox` goes
     /// first.
-    pub(crate) fn new(io: Io, link: Arc<LiveLink>, epoch: Epoch, inbox: Vec<u8>, outbox: Vec<u8>) -> Self {
+    pub(crate) fn new(
+        mut io: Io,
+        link: Arc<LiveLink>,
+        epoch: Epoch,
+        inbox: Vec<u8>,
+        outbox: Vec<u8>,
+    ) -> Self {
         io.give_up_after(UNDELIVERED_MAX);
         io.haul(UNSENT_MAX);
         Self {

@@ -5,6 +5,7 @@ use rustls::{HandshakeKind, ServerConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 
+use super::ahead::Ahead;
 use super::error::TlsAcceptError;
 use super::names::normal;
 use super::peer::ClientCertificate;
@@ -64,7 +65,7 @@ async fn accept(
         return Err(TlsAcceptError::NoCertificate { server_name });
     }
     turn.await;
-    let start = StartHandshake::from_parts(accepted, io);
+    let start = StartHandshake::from_parts(accepted, Ahead::new(io));
     let stream = start.into_stream_with(tls.config.clone(), |connection| feed(connection, &rest)).await?;
     let handshake = describe(stream.get_ref().1, server_name)?;
     Ok((Io::Tls(Box::new(TlsStream::new(stream.into()))), handshake))

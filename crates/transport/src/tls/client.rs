@@ -13,6 +13,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use tieline_base::Secret;
 use tokio_rustls::TlsConnector;
 
+use super::ahead::Ahead;
 use super::certificates::{CertificateFiles, load_pair, load_roots, pair_in};
 use super::error::{TlsConnectError, TlsError};
 use super::files::Files;
@@ -155,6 +156,7 @@ pub async fn connect_tls(
     let own = || server_name(endpoint).ok_or_else(|| TlsConnectError::ServerName(endpoint.into()));
     let name = tls.server_name.clone().map_or_else(own, Ok)?;
     let connector = TlsConnector::from(tls.config.clone());
+    let io = Ahead::new(io);
     let shaking = match offer {
         None => connector.connect(name, io),
         Some(offer) => {

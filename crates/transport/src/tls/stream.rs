@@ -7,27 +7,28 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::ahead::Ahead;
 use super::end_point::end_point;
 use super::peer::ServerCertificate;
 use crate::Io;
 
 /// An encrypted conversation over a plain one. What is written may wait here for the socket until it is
 /// flushed.
-pub struct TlsStream(tokio_rustls::TlsStream<Io>);
+pub struct TlsStream(tokio_rustls::TlsStream<Ahead>);
 
 impl TlsStream {
-    pub(super) fn new(stream: tokio_rustls::TlsStream<Io>) -> TlsStream {
+    pub(super) fn new(stream: tokio_rustls::TlsStream<Ahead>) -> TlsStream {
         TlsStream(stream)
     }
 
     /// What carries it.
     pub(crate) fn carrier(&self) -> &Io {
-        self.0.get_ref().0
+        &self.0.get_ref().0.io
     }
 
     /// The same, to be replaced by another way to the same peer.
     pub(crate) fn carrier_mut(&mut self) -> &mut Io {
-        self.0.get_mut().0
+        &mut self.0.get_mut().0.io
     }
 
     /// What a conversation with a server can be bound to, as [`end_point`] has it; `None` at our own.
@@ -65,7 +66,13 @@ impl TlsStream {
 
     /// Whether decrypted bytes, or an end, wait here: the socket need not be ready then.
     pub(crate) fn holds_unread(&self) -> bool {
-        !self.0.get_ref().1.wants_read()
+        let (carrier, tls) = self.0.get_ref();
+        carrier.holds_unread() || !tls.wants_read()
+    }
+
+    /// Much will come: it is read in large pieces from now on.
+    pub(crate) fn expect_much(&mut self) {
+        self.0.get_mut().0.expect_much();
     }
 
     pub(crate) fn poll_read(
