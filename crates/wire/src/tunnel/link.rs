@@ -126,6 +126,8 @@ pub struct Link {
     pulse: Pulse,
     events: VecDeque<Event>,
     sum: Tally,
+    /// The widest window that a stream came to need.
+    widest: u64,
     /// Whether the process is short of memory: no credit is renewed.
     short: bool,
     /// Whether a write was refused for the sake of all.
@@ -151,6 +153,9 @@ struct Tally {
     inbound: u64,
     waits: u64,
 }
+
+/// One part in so many of what is left is promised to a stream that has proved nothing yet.
+const FIRST_PART: u64 = 16;
 
 impl Tally {
     fn of(stream: &Stream) -> Tally {
@@ -186,6 +191,7 @@ impl Link {
             pulse: Pulse::new(heartbeat, now),
             events: VecDeque::new(),
             sum: Tally::default(),
+            widest: 0,
             short: false,
             capped: false,
         }
@@ -315,11 +321,13 @@ impl Link {
     pub fn drain(&mut self, id: StreamId, count: usize, now: Moment) {
         let round_trip = self.pulse.round_trip();
         let spare = self.spare();
-        self.change(id, |stream| {
+        let window = self.change(id, |stream| {
             stream.moved = now;
             stream.inbound.drain(count as u64);
             stream.due.credit |= !stream.ended() && stream.inbound.renew(now, round_trip, spare);
+            stream.inbound.window()
         });
+        self.widest = self.widest.max(window.unwrap_or_default());
     }
 
     /// Whether the process is short of memory. While it is, no credit is renewed; what was promised holds.
@@ -362,9 +370,17 @@ impl Link {
         if self.short { 0 } else { self.limits.budget.saturating_sub(self.sum.promise) }
     }
 
+    /// The window that a stream begins with: as wide as an earlier one came to need, for the path is the
+    /// same, but no more than a small part of what is left.
+    fn first_window(&self) -> u64 {
+        if self.sum.promise > self.limits.budget / 2 {
+            return self.limits.first_credit;
+        }
+        self.limits.window.max(self.widest.min(self.spare() / FIRST_PART))
+    }
+
     fn insert(&mut self, id: StreamId, phase: Phase, now: Moment) {
-        let half_spent = self.sum.promise > self.limits.budget / 2;
-        let window = if half_spent { self.limits.first_credit } else { self.limits.window };
+        let window = self.first_window();
         let mut stream = Stream::new(phase, &self.limits, window, now);
         stream.due.open = matches!(stream.phase, Phase::Asked(_));
         self.count(Tally::default(), Tally::of(&stream));

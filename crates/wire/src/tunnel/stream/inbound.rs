@@ -151,6 +151,10 @@ impl Inbound {
         self.confirmed = self.confirmation();
     }
 
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
     pub(crate) fn credit(&self) -> u64 {
         self.credit
     }

@@ -267,7 +267,7 @@ fn bulk_streams_share_evenly() {
 #[test]
 fn windows_grow_with_the_path_and_stay_small_without_need() {
     let mut pair = Pair::new(Limits::DEFAULT);
-    let stream = pair.open();
+    let (stream, idle) = (pair.open(), pair.open());
     let mut widest = 0;
     for _ in 0..200 {
         while pair.dialer.write(stream, &[0; 16_384], pair.now) > 0 {}
@@ -277,7 +277,6 @@ fn windows_grow_with_the_path_and_stay_small_without_need() {
         pair.later(10);
     }
     assert_eq!(widest, Limits::DEFAULT.window_max);
-    let idle = pair.open();
     for _ in 0..200 {
         pair.dialer.write(idle, &[0; 30_000], pair.now);
         pair.later(1000);
@@ -286,6 +285,31 @@ fn windows_grow_with_the_path_and_stay_small_without_need() {
     }
     let room = pair.dialer.room(idle);
     assert!((Limits::DEFAULT.window / 2..=Limits::DEFAULT.window).contains(&room), "{room}");
+}
+
+#[test]
+fn a_stream_begins_as_wide_as_an_earlier_one_came_to_need_within_a_part_of_what_is_left() {
+    let mut pair = Pair::new(Limits::DEFAULT);
+    let stream = pair.open();
+    let room_of_next = |pair: &mut Pair| {
+        let next = pair.open();
+        pair.dialer.room(next)
+    };
+    assert_eq!(room_of_next(&mut pair), Limits::DEFAULT.window);
+    for _ in 0..200 {
+        while pair.dialer.write(stream, &[0; 16_384], pair.now) > 0 {}
+        pair.later(10);
+        read(&mut pair.acceptor, stream, pair.now);
+        pair.later(10);
+    }
+    let room = room_of_next(&mut pair);
+    assert!((Limits::DEFAULT.window * 4..=Limits::DEFAULT.budget / 16).contains(&room), "{room}");
+    // However many begin, most of the budget goes to those who need it.
+    for _ in 0..40 {
+        room_of_next(&mut pair);
+    }
+    assert_eq!(room_of_next(&mut pair), Limits::DEFAULT.first_credit);
+    assert!(pair.acceptor.promised() <= Limits::DEFAULT.budget * 3 / 4, "{}", pair.acceptor.promised());
 }
 
 #[test]
