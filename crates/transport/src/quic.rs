@@ -7,30 +7,41 @@
 mod dial;
 mod door;
 mod error;
+mod pace;
 mod soundings;
 mod stream;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+};
 
 pub use dial::{Family, dial_quic};
 pub use door::{QuicAcceptor, QuicBound, QuicIncoming, accept_quic};
 pub use error::QuicError;
 pub use soundings::{SIZE_MIN, Sounding, Soundings, sound};
 
+use self::pace::PaceConfig;
 use crate::tls::{Alpn, ClientTls, ServerTls};
 
 /// How QUIC ends at a listener.
 #[derive(Clone)]
-pub struct QuicServer(Arc<ServerConfig>);
+pub struct QuicServer {
+    here: Arc<ServerConfig>,
+    far: Arc<ServerConfig>,
+}
 
 /// How QUIC begins towards a server.
 #[derive(Clone)]
 pub struct QuicClient(ClientConfig);
+
+/// The largest packet on one machine: ten of them are handed to the kernel at once, which takes 64 KiB.
+const PACKET_MAX_HERE: u16 = 6_500;
 
 /// Handshakes that nobody has decided about yet; what comes beyond is refused.
 const INCOMING_MAX: usize = 1_024;
@@ -50,7 +61,27 @@ const SEND_WINDOW: u64 = 256 << 10;
 /// one at rest is not taken for dead.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-fn transport() -> Arc<TransportConfig> {
+/// Where the peer is: paths of one machine lose nothing, and carry packets of any size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    Here,
+    Far,
+}
+
+impl Reach {
+    fn of(peer: IpAddr) -> Reach {
+        if peer.to_canonical().is_loopback() { Reach::Here } else { Reach::Far }
+    }
+}
+
+/// What either side tells the other of itself, whoever that is.
+fn endpoint() -> EndpointConfig {
+    let mut endpoint = EndpointConfig::default();
+    endpoint.max_udp_payload_size(PACKET_MAX_HERE).expect("it is above what every peer must take");
+    endpoint
+}
+
+fn transport(reach: Reach) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
@@ -62,6 +93,16 @@ fn transport() -> Arc<TransportConfig> {
         .datagram_send_buffer_size(0)
         .max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok())
         .keep_alive_interval(None);
+    match reach {
+        Reach::Here => {
+            let mut discovery = MtuDiscoveryConfig::default();
+            discovery.upper_bound(PACKET_MAX_HERE);
+            transport.mtu_discovery_config(Some(discovery));
+        }
+        Reach::Far => {
+            transport.congestion_controller_factory(Arc::new(PaceConfig));
+        }
+    }
     Arc::new(transport)
 }
 
@@ -76,11 +117,21 @@ impl QuicServer {
         let crypto = QuicServerConfig::try_from(config).map_err(|_| QuicError::NoCipher)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
         server
-            .transport_config(transport())
+            .transport_config(transport(Reach::Far))
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_MAX)
             .incoming_buffer_size_total(INCOMING_BYTES_ALL_MAX);
-        Ok(QuicServer(Arc::new(server)))
+        let far = Arc::new(server.clone());
+        server.transport_config(transport(Reach::Here));
+        Ok(QuicServer { here: Arc::new(server), far })
+    }
+
+    /// How it ends towards `peer`.
+    fn towards(&self, peer: SocketAddr) -> &Arc<ServerConfig> {
+        match Reach::of(peer.ip()) {
+            Reach::Here => &self.here,
+            Reach::Far => &self.far,
+        }
     }
 }
 
@@ -94,8 +145,15 @@ impl QuicClient {
         config.alpn_protocols = alpn.iter().map(|alpn| alpn.as_bytes().into()).collect();
         let crypto = QuicClientConfig::try_from(config).map_err(|_| QuicError::NoCipher)?;
         let mut client = ClientConfig::new(Arc::new(crypto));
-        client.transport_config(transport());
+        client.transport_config(transport(Reach::Far));
         Ok(QuicClient(client))
+    }
+
+    /// How it begins towards `peer`.
+    fn towards(&self, peer: SocketAddr) -> ClientConfig {
+        let mut client = self.0.clone();
+        client.transport_config(transport(Reach::of(peer.ip())));
+        client
     }
 }
 
@@ -112,3 +170,6 @@ impl fmt::Debug for QuicClient {
         f.debug_struct("QuicClient").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

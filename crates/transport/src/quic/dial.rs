@@ -3,13 +3,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{Endpoint, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tieline_base::Address;
 
 use super::door::widen;
 use super::stream::QuicStream;
-use super::{QuicClient, QuicError};
+use super::{QuicClient, QuicError, endpoint};
 use crate::Io;
 
 /// A family of addresses.
@@ -33,8 +33,8 @@ pub async fn dial_quic(
     server_name: &str,
 ) -> Result<Io, QuicError> {
     let to = resolve(address, family).await?;
-    let endpoint = Endpoint::new(EndpointConfig::default(), None, bind(family)?, Arc::new(TokioRuntime))?;
-    let connection = endpoint.connect_with(client.0.clone(), to, server_name)?.await?;
+    let endpoint = Endpoint::new(endpoint(), None, bind(family)?, Arc::new(TokioRuntime))?;
+    let connection = endpoint.connect_with(client.towards(to), to, server_name)?.await?;
     let (send, receive) = connection.open_bi().await?;
     Ok(Io::Stream(Box::new(QuicStream::new(connection, send, receive, Some(endpoint)))))
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connecting, Endpoint, EndpointConfig, Incoming, TokioRuntime};
+use quinn::{Connecting, Endpoint, Incoming, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tieline_base::{Address, ClientAddr};
 
 use super::stream::QuicStream;
-use super::{QuicError, QuicServer};
+use super::{QuicError, QuicServer, endpoint};
 use crate::Io;
 use crate::listen::{Accepted, BindError};
 use crate::tls::{Alpn, ClientCertificate, Handshake, TlsVersion};
@@ -81,14 +81,14 @@ impl QuicAcceptor {
     /// When the kernel cannot watch it: out of descriptors or memory.
     pub fn new(bound: &QuicBound, server: &QuicServer) -> io::Result<QuicAcceptor> {
         let socket = bound.socket.try_clone()?;
-        let (config, server) = (EndpointConfig::default(), Some((*server.0).clone()));
+        let (config, server) = (endpoint(), Some((*server.far).clone()));
         let endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?;
         Ok(QuicAcceptor { endpoint, unshaken: Arc::default() })
     }
 
     /// Shakes hands by `server` from now on.
     pub fn renew(&self, server: &QuicServer) {
-        self.endpoint.set_server_config(Some((*server.0).clone()));
+        self.endpoint.set_server_config(Some((*server.far).clone()));
     }
 
     /// The next client; `None` when there will be no more. May be dropped at any time.
@@ -143,7 +143,8 @@ impl Drop for UnderWay {
 /// [`QuicError`]; the client was told as far as QUIC can tell.
 pub async fn accept_quic(incoming: QuicIncoming, server: &QuicServer) -> Result<(Io, Handshake), QuicError> {
     let QuicIncoming { incoming, under_way } = incoming;
-    let mut connecting = incoming.accept_with(server.0.clone())?;
+    let server = server.towards(incoming.remote_address()).clone();
+    let mut connecting = incoming.accept_with(server)?;
     let (protocol, server_name) = agreed(&mut connecting).await?;
     let connection = connecting.await?;
     let client_certificate = match connection.peer_identity() {

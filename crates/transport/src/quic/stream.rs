@@ -24,6 +24,9 @@ pub(super) struct QuicStream {
     receive: RecvStream,
     /// Bytes since the window was last fitted to the path.
     unfitted: usize,
+    /// Packets lost by then, and for how many times more that counts.
+    lost: u64,
+    gaps: u8,
     /// The dialer's: its socket closes with the conversation.
     _endpoint: Option<Endpoint>,
     finishing: Option<Waiting<Result<Option<VarInt>, StoppedError>>>,
@@ -33,6 +36,9 @@ pub(super) struct QuicStream {
 
 /// How often the window is fitted to the path, in bytes written.
 const FITTED_EVERY: usize = 64 << 10;
+
+/// Where a packet was lost others soon will be: so many times the window is fitted to that.
+const GAPS: u8 = 16;
 
 /// The least and the most that may be written ahead of what is acknowledged.
 const WINDOW_MIN: u64 = 128 << 10;
@@ -54,6 +60,8 @@ impl QuicStream {
             send,
             receive,
             unfitted: 0,
+            lost: 0,
+            gaps: 0,
             _endpoint: endpoint,
             finishing: None,
             breaking: Mutex::new(None),
@@ -62,15 +70,20 @@ impl QuicStream {
     }
 
     /// Lets as much be written as the path takes at once and half as much again. What is written further
-    /// ahead cannot be overtaken by what is more urgent, and gets nowhere sooner.
+    /// ahead cannot be overtaken by what is more urgent, and gets nowhere sooner. Behind a packet that is
+    /// lost all counts as written ahead until that has come again, which takes two round trips.
     fn fit(&mut self, written: usize) {
         self.unfitted += written;
         if self.unfitted < FITTED_EVERY {
             return;
         }
         self.unfitted = 0;
-        let congestion = self.connection.stats().path.cwnd;
-        self.connection.set_send_window((congestion + congestion / 2).clamp(WINDOW_MIN, WINDOW_MAX));
+        let path = self.connection.stats().path;
+        let loses = path.lost_packets > self.lost;
+        self.lost = path.lost_packets;
+        self.gaps = if loses { GAPS } else { self.gaps.saturating_sub(1) };
+        let ahead = if self.gaps > 0 { 3 * path.cwnd } else { path.cwnd + path.cwnd / 2 };
+        self.connection.set_send_window(ahead.clamp(WINDOW_MIN, WINDOW_MAX));
     }
 }
 
