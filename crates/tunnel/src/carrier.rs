@@ -106,8 +106,9 @@ const BATCH: usize = 64 * 1024;
 /// The most that is read at once.
 const READ: usize = 64 * 1024;
 
-/// Batches and reads before others have their turn.
-const TURNS: usize = 16;
+/// Batches and reads before others have their turn. Streams have theirs in between: who says little on one
+/// waits no longer for bulk than it takes to move 256 KiB.
+const TURNS: usize = 4;
 
 /// What the kernel cannot deliver for so long is given up: another carrier is tried long before.
 const UNDELIVERED_MAX: Duration = Duration::from_secs(10);

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, StoppedError, VarInt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Reach;
 use crate::stream::Stream;
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -43,6 +44,9 @@ const GAPS: u8 = 16;
 /// The least and the most that may be written ahead of what is acknowledged.
 const WINDOW_MIN: u64 = 128 << 10;
 const WINDOW_MAX: u64 = 8 << 20;
+
+/// The most on one machine: what waits there waits for a process to have its turn, not for a path.
+const WINDOW_MAX_HERE: u64 = 384 << 10;
 
 /// The conversation ended as it should, or was broken off.
 const IN_ORDER: VarInt = VarInt::from_u32(0);
@@ -83,7 +87,11 @@ impl QuicStream {
         self.lost = path.lost_packets;
         self.gaps = if loses { GAPS } else { self.gaps.saturating_sub(1) };
         let ahead = if self.gaps > 0 { 3 * path.cwnd } else { path.cwnd + path.cwnd / 2 };
-        self.connection.set_send_window(ahead.clamp(WINDOW_MIN, WINDOW_MAX));
+        let most = match Reach::of(self.connection.remote_address().ip()) {
+            Reach::Here => WINDOW_MAX_HERE,
+            Reach::Far => WINDOW_MAX,
+        };
+        self.connection.set_send_window(ahead.clamp(WINDOW_MIN, most));
     }
 }
 
