@@ -32,6 +32,8 @@ pub(super) struct Estimate {
     quarters: u64,
     /// The shortest round trip of late, and when it was seen.
     shortest: Option<(Duration, Instant)>,
+    /// Rounds in a row that were longer than any queue of ours makes them.
+    longer: u8,
     /// Until when little is under way, so that queues empty and the path shows how short it is.
     emptied: Option<Instant>,
 }
@@ -42,6 +44,8 @@ struct Round {
     begun: Instant,
     acked: u64,
     lost: u64,
+    /// Its shortest round trip.
+    shortest: Duration,
     /// Whether there was too little to send to tell what the path takes.
     limited: bool,
     over: bool,
@@ -90,6 +94,9 @@ const LOST_MIN: u64 = 8;
 const SHORTEST_FOR: Duration = Duration::from_secs(10);
 const EMPTIED_FOR: Duration = Duration::from_millis(200);
 
+/// So many longer rounds make a longer path.
+const LONGER_MIN: u8 = 3;
+
 impl Estimate {
     fn new(now: Instant, packet: u64) -> Self {
         Self {
@@ -102,6 +109,7 @@ impl Estimate {
             startup: Some(Startup::default()),
             quarters: USUAL,
             shortest: None,
+            longer: 0,
             emptied: None,
         }
     }
@@ -119,6 +127,7 @@ impl Estimate {
         if self.shortest.is_none_or(|(shortest, _)| took <= shortest) {
             self.shortest = Some((took, now));
         }
+        self.round.shortest = self.round.shortest.min(took);
         self.round.acked += bytes;
         self.round.limited |= limited;
         self.round.over |= sent >= self.round.begun;
@@ -136,6 +145,7 @@ impl Estimate {
         let round = std::mem::replace(&mut self.round, Round::begin(now));
         self.count(&round, now);
         self.look_for_shortest(now);
+        self.look_for_longer(&round, now);
         if self.startup.is_none() {
             let asks = self.rounds.is_multiple_of(ASKS_EVERY);
             self.quarters = (self.quarters + u64::from(asks)).min(USUAL);
@@ -183,6 +193,17 @@ impl Estimate {
         }
     }
 
+    /// With so little under way there is no queue of ours: who takes longer then has another path, and need
+    /// not wait until the shortest round trip of the one before is forgotten.
+    fn look_for_longer(&mut self, round: &Round, now: Instant) {
+        let shortest = self.shortest.map_or(PATH_MIN, |(shortest, _)| shortest.max(PATH_MIN));
+        let longer = round.shortest > 2 * shortest && self.window <= FIRST * self.packet;
+        self.longer = if longer { self.longer + 1 } else { 0 };
+        if self.longer >= LONGER_MIN {
+            (self.shortest, self.longer) = (Some((round.shortest, now)), 0);
+        }
+    }
+
     /// Bytes were lost. If all were for a long time (RFC 9002 §7.6), the path is another.
     fn lost(&mut self, now: Instant, bytes: u64, all: bool) {
         self.round.lost += bytes;
@@ -213,7 +234,7 @@ impl Estimate {
 
 impl Round {
     fn begin(now: Instant) -> Self {
-        Self { begun: now, acked: 0, lost: 0, limited: false, over: false }
+        Self { begun: now, acked: 0, lost: 0, shortest: Duration::MAX, limited: false, over: false }
     }
 
     /// Whether so much was lost that the path must be full.

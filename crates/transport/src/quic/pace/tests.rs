@@ -155,6 +155,16 @@ fn a_longer_path_is_found_out() {
 }
 
 #[test]
+fn one_that_was_next_door_and_is_far_away_now_is_found_out_soon() {
+    let mut line = Line::new(5 * MB, 0, MB, 10);
+    line.run(3);
+    line.delay = Duration::from_millis(100);
+    line.run(3);
+    let rate = line.run(4);
+    assert!(rate > 5 * MB * 80 / 100, "{rate}");
+}
+
+#[test]
 fn where_the_queue_is_short_little_is_lost() {
     let mut line = Line::new(5 * MB, 50, 5 * MB / 100, 0);
     line.run(5);
