@@ -25,6 +25,10 @@ struct Shared {
     to: SocketAddr,
     ending: AtomicBool,
     blocked: AtomicBool,
+    /// One datagram in so many is lost; 0: none.
+    loses: AtomicU64,
+    /// Datagrams that came, both ways.
+    came: AtomicU64,
     passed: AtomicU64,
     /// The translation as it stands: by its number, so that the last one's answers end with it.
     translation: AtomicU64,
@@ -47,6 +51,8 @@ impl UdpCable {
             to: cable.leads_to(),
             ending: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            loses: AtomicU64::new(0),
+            came: AtomicU64::new(0),
             passed: AtomicU64::new(0),
             translation: AtomicU64::new(0),
             senders: Mutex::default(),
@@ -64,6 +70,11 @@ impl UdpCable {
     /// From now on, every datagram is dropped or, again, passed.
     pub fn block(&self, blocked: bool) {
         self.shared.blocked.store(blocked, Ordering::SeqCst);
+    }
+
+    /// From now on one datagram in `one_in` is lost; 0: none.
+    pub fn lose(&self, one_in: u64) {
+        self.shared.loses.store(one_in, Ordering::SeqCst);
     }
 
     /// The other end sees every sender at another address from now on; what comes to the old one is lost.
@@ -90,7 +101,9 @@ impl Shared {
     }
 
     fn count_unless_blocked(&self) -> bool {
-        let passes = !self.blocked.load(Ordering::SeqCst);
+        let number = self.came.fetch_add(1, Ordering::Relaxed);
+        let lost = number.checked_rem(self.loses.load(Ordering::SeqCst)) == Some(0);
+        let passes = !lost && !self.blocked.load(Ordering::SeqCst);
         self.passed.fetch_add(u64::from(passes), Ordering::Relaxed);
         passes
     }

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::packets::{self, Packets};
 use crate::plain;
 use crate::stall::{self, Watch};
 use crate::stream::Stream;
@@ -194,6 +195,15 @@ impl Io {
             Io::Tls(tls) => tls.export(label),
             Io::Stream(stream) => stream.export(label),
             Io::Tcp(_) | Io::Unix(_) => None,
+        }
+    }
+
+    /// What was sent and lost on the connection that carries it; `None` where nobody counts.
+    pub fn packets(&self) -> Option<Packets> {
+        match (self.socket(), self.stream()) {
+            (Some(Socket::Tcp(tcp)), _) => packets::of_tcp(tcp.as_fd()),
+            (_, Some(stream)) => stream.packets(),
+            _ => None,
         }
     }
 
@@ -426,6 +436,16 @@ mod tests {
         let io = Io::Tcp(near);
         let left = io.unacknowledged().unwrap();
         assert!(left > 0 && left <= written, "{left} of {written}");
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_counted_and_on_this_machine_nothing_is_lost() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut io = Io::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let before = io.packets().unwrap();
+        io.write_all(b"something").await.unwrap();
+        let after = io.packets().unwrap();
+        assert!(after.sent > before.sent && after.lost == 0, "{after:?}");
     }
 
     #[test]

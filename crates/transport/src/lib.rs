@@ -12,6 +12,7 @@ mod duplex;
 mod ferry;
 mod io;
 mod listen;
+mod packets;
 mod pipe;
 mod plain;
 mod quic;
@@ -27,6 +28,7 @@ pub use duplex::{Closed, Duplex, Meter, Side};
 pub use ferry::Ferry;
 pub use io::Io;
 pub use listen::{Accepted, Acceptor, Adopted, BindError, Bound, ListenOptions};
+pub use packets::Packets;
 pub use quic::{
     Family, QuicAcceptor, QuicBound, QuicClient, QuicError, QuicIncoming, QuicServer,
     SIZE_MIN as QUIC_SIZE_MIN, Sounding, Soundings, accept_quic, dial_quic, sound,

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::packets::Packets;
+
 /// A byte stream that another conversation carries, such as one stream of HTTP/2.
 ///
 /// What is written may wait until it is flushed. A shutdown says that no more bytes will come; dropped
@@ -26,6 +28,11 @@ pub trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {
     /// Keeping material that both ends can make and nobody else, the same for the same label (RFC 8446 §7.5);
     /// `None` where nothing of the kind was agreed on.
     fn export(&self, _label: &[u8]) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// What it has sent and lost; `None` where nobody counts.
+    fn packets(&self) -> Option<Packets> {
         None
     }
 

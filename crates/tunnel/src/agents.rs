@@ -93,6 +93,8 @@ pub struct LinkStatus {
     pub since: Moment,
     /// The smoothed round trip over it, once it was measured.
     pub round_trip: Option<Duration>,
+    /// What part of the packets to it was lost in the last minute, in percent; `None` if none was sent.
+    pub loss: Option<f64>,
     /// The connection that carries it, or did last.
     pub record: Arc<Record>,
 }
@@ -228,10 +230,10 @@ impl Agents {
         let since = lock(&self.sites).get(agent).and_then(|site| site.since).unwrap_or_else(Clock::now);
         let look = |core: &mut crate::live::Core| {
             let streams = core.link.streams().count();
-            (core.link.attached(), streams, core.link.measured_round_trip())
+            (core.link.attached(), streams, core.link.measured_round_trip(), core.losses.percent())
         };
-        let (attached, streams, round_trip) = link.look(look);
-        Some(LinkStatus { attached, streams, since, round_trip, record })
+        let (attached, streams, round_trip, loss) = link.look(look);
+        Some(LinkStatus { attached, streams, since, round_trip, loss, record })
     }
 
     /// The link `id`, if it is that of `agent`.

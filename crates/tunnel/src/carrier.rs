@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tieline_base::Clock;
+use tieline_base::{Clock, Moment};
 use tieline_transport::Io;
 use tieline_wire::Parsed;
 use tieline_wire::tunnel::{Code, Endpoints, Epoch, Frame, FrameError, GoAway, Kill, LinkError, Way, parse};
@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::alarm::Alarm;
 use crate::live::{Core, LiveLink, NotOurs};
+use crate::losses::COUNTED_EVERY;
 
 /// What a carrier is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +70,8 @@ pub(crate) struct Carrier {
     /// Whether something may wait in TLS.
     unflushed: bool,
     alarm: Alarm,
+    /// When it was last counted what is lost.
+    counted_at: Moment,
 }
 
 /// Why a carrier carries no more.
@@ -139,6 +142,7 @@ impl Carrier {
             told: false,
             unflushed: false,
             alarm: Alarm::default(),
+            counted_at: Moment(0),
         }
     }
 
@@ -183,6 +187,7 @@ impl Carrier {
         if !self.inbox.is_empty() {
             self.take_frames(cx)?;
         }
+        self.count_losses(cx)?;
         for _ in 0..TURNS {
             let wrote = self.poll_send(passing, cx)?;
             let read = self.poll_receive(passing, cx)?;
@@ -197,6 +202,17 @@ impl Carrier {
         Poll::Pending
     }
 
+    /// Counts what was lost, if it is time for that: the link tells those who ask.
+    fn count_losses(&mut self, cx: &Context<'_>) -> Result<(), Parting> {
+        let now = Clock::now();
+        if now.since(self.counted_at) < COUNTED_EVERY {
+            return Ok(());
+        }
+        self.counted_at = now;
+        let Some(packets) = self.io.packets() else { return Ok(()) };
+        self.with(cx, |core| core.losses.count(packets, now))
+    }
+
     /// Asks the link, if it is still this carrier's.
     fn with<T>(&self, cx: &Context<'_>, act: impl FnOnce(&mut Core) -> T) -> Result<T, Parting> {
         self.link.drive(self.epoch, cx, act).map_err(|other| match other {
@@ -205,7 +221,7 @@ impl Carrier {
         })
     }
 
-    fn deadline(&self, cx: &Context<'_>) -> Result<tieline_base::Moment, Parting> {
+    fn deadline(&self, cx: &Context<'_>) -> Result<Moment, Parting> {
         self.with(cx, |core| core.link.deadline())
     }
 

@@ -26,6 +26,7 @@ mod identity;
 mod known;
 mod life;
 mod live;
+mod losses;
 mod memory;
 mod network;
 mod offers;

@@ -18,6 +18,7 @@ use tieline_wire::tunnel::{Code, Epoch, Event, Link, Patience, Request, StreamId
 use crate::alarm::Alarm;
 use crate::ends::{End, wake};
 pub(crate) use crate::ends::{Ended, NotOurs, Resumption};
+use crate::losses::Losses;
 use crate::memory::Memory;
 use crate::stream::LinkStream;
 
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     /// What the process was told that this link holds, and whether credit is held back for its sake.
     counted: u64,
     short: bool,
+    /// Of what carries it.
+    pub(crate) losses: Losses,
 }
 
 /// What a link holds is told in steps of so many bytes: all links share one count.
@@ -78,6 +81,7 @@ impl LiveLink {
             over: None,
             counted: 0,
             short: false,
+            losses: Losses::default(),
         });
         let live = Arc::new(Self { core, memory });
         live.memory.count_in(&live);

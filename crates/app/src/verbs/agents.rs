@@ -38,6 +38,7 @@ struct Link {
     client: String,
     age_seconds: f64,
     round_trip_ms: Option<f64>,
+    loss_percent: Option<f64>,
     streams: u64,
 }
 
@@ -58,12 +59,13 @@ pub(crate) async fn run(client: &Client, args: AgentsArgs) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-const HEAD: [&str; 9] = ["AGENT", "STATE", "SINCE", "CARRIER", "RTT", "STREAMS", "FROM", "VERSION", "LABELS"];
+const HEAD: [&str; 10] =
+    ["AGENT", "STATE", "SINCE", "CARRIER", "RTT", "LOSS", "STREAMS", "FROM", "VERSION", "LABELS"];
 
 /// Columns as wide as their widest cell.
 fn table(agents: &[Agent]) -> String {
     let head = HEAD.map(str::to_owned);
-    let lines: Vec<[String; 9]> = std::iter::once(head).chain(agents.iter().map(line)).collect();
+    let lines: Vec<[String; 10]> = std::iter::once(head).chain(agents.iter().map(line)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     let mut text = String::new();
@@ -75,7 +77,7 @@ fn table(agents: &[Agent]) -> String {
     text
 }
 
-fn line(agent: &Agent) -> [String; 9] {
+fn line(agent: &Agent) -> [String; 10] {
     let none = || "-".to_owned();
     let link = agent.link.as_ref();
     let state = if agent.copied { format!("{}, copied", agent.state) } else { agent.state.clone() };
@@ -87,6 +89,7 @@ fn line(agent: &Agent) -> [String; 9] {
         since.map_or_else(none, |seconds| Span(seconds).to_string()),
         link.and_then(|link| link.carrier.clone()).unwrap_or_else(none),
         link.and_then(|link| link.round_trip_ms).map_or_else(none, |time| format!("{time:.1}ms")),
+        link.and_then(|link| link.loss_percent).map_or_else(none, |percent| format!("{percent:.1}%")),
         link.map_or_else(none, |link| link.streams.to_string()),
         link.map_or_else(none, |link| printable(&link.client).into_owned()),
         agent.version.as_deref().map_or_else(none, |version| printable(version).into_owned()),
@@ -104,14 +107,16 @@ mod tests {
             r#"[{"name": "p7", "labels": {"at": "berlin"}, "state": "linked", "copied": false,
                  "version": "0.1.0", "away_seconds": null,
                  "link": {"carrier": "quic", "client": "[::1]:4", "age_seconds": 61.0,
-                          "round_trip_ms": 12.34, "streams": 3}},
+                          "round_trip_ms": 12.34, "loss_percent": 0.251, "streams": 3}},
                 {"name": "p8", "labels": {}, "state": "away", "copied": true,
                  "version": null, "away_seconds": null, "link": null}]"#,
         )
         .unwrap();
-        let expected = "AGENT  STATE         SINCE  CARRIER  RTT     STREAMS  FROM     VERSION  LABELS\n\
-                        p7     linked        1m01s  quic     12.3ms  3        [::1]:4  0.1.0    at=berlin\n\
-                        p8     away, copied  -      -        -       -        -        -        -\n";
-        assert_eq!(table(&agents), expected);
+        let expected = [
+            "AGENT  STATE         SINCE  CARRIER  RTT     LOSS  STREAMS  FROM     VERSION  LABELS\n",
+            "p7     linked        1m01s  quic     12.3ms  0.3%  3        [::1]:4  0.1.0    at=berlin\n",
+            "p8     away, copied  -      -        -       -     -        -        -        -\n",
+        ];
+        assert_eq!(table(&agents), expected.concat());
     }
 }

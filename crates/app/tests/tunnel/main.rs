@@ -11,6 +11,7 @@ mod cuts;
 mod doctor;
 mod drains;
 mod enrolling;
+mod losses;
 mod moves;
 mod oracle;
 mod people;

@@ -50,6 +50,8 @@ pub(super) struct LinkView {
     age_seconds: f64,
     /// The round trip over it, smoothed, in milliseconds; null until it was measured.
     round_trip_ms: Option<f64>,
+    /// What part of the packets to the agent was lost in the last minute, in percent; null if none was sent.
+    loss_percent: Option<f64>,
     /// Its streams.
     streams: usize,
 }
@@ -91,6 +93,7 @@ impl LinkView {
             client: link.record.client().to_string(),
             age_seconds: now.since(link.since).as_secs_f64(),
             round_trip_ms: link.round_trip.map(|time| time.as_secs_f64() * 1_000.0),
+            loss_percent: link.loss,
             streams: link.streams,
         }
     }

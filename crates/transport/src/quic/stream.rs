@@ -13,6 +13,7 @@ use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, Stopp
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Reach;
+use crate::packets::Packets;
 use crate::stream::Stream;
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -144,6 +145,11 @@ impl Stream for QuicStream {
 
     fn roams(&self) -> bool {
         true
+    }
+
+    fn packets(&self) -> Option<Packets> {
+        let path = self.connection.stats().path;
+        Some(Packets { sent: path.sent_packets, lost: path.lost_packets })
     }
 
     fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
