@@ -16,6 +16,7 @@ mod peer;
 mod self_signed;
 mod server;
 mod stream;
+mod vouching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use peer::{ClientCertificate, Fingerprint, ServerCertificate, serial_of, val
 pub use self_signed::self_signed;
 pub use server::{ClientCertificates, ServerTls, ServerTlsSettings};
 pub use stream::TlsStream;
+pub use vouching::Voucher;
 
 /// An application protocol (RFC 7301) by its registered bytes; what they mean is known on floor 5.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -18,6 +18,7 @@ use super::end_point::end_point;
 use super::error::{TlsAcceptError, TlsError};
 use super::files::Files;
 use super::names::ByName;
+use super::vouching::{Voucher, Vouching};
 use super::{Alpn, TlsVersion, provider};
 
 /// What a TLS server is made of.
@@ -31,6 +32,8 @@ pub struct ServerTlsSettings {
     pub version_min: TlsVersion,
     /// Whether clients prove who they are.
     pub client_certificates: Option<ClientCertificates>,
+    /// Who else may vouch for clients, where somebody must; told apart by [`ServerTls::voucher`].
+    pub guests: Option<ClientCertificates>,
     /// Refuses clients that ask for a name that no certificate bears, or for none.
     pub strict_sni: bool,
     /// No session is resumed: every connection proves anew who both ends are.
@@ -54,6 +57,8 @@ pub struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
     pub(super) names: Arc<ByName>,
     clients: Arc<dyn ClientCertVerifier>,
+    /// The same, where there are two.
+    vouching: Option<Arc<Vouching>>,
     files: Files,
 }
 
@@ -74,10 +79,14 @@ impl ServerTls {
             return Err(TlsError::NoCertificate);
         }
         let names = Arc::new(ByName::new(pairs, settings.strict_sni));
-        let clients = match &settings.client_certificates {
+        let house = match &settings.client_certificates {
             Some(clients) => client_verifier(&mut files, clients, &provider)?,
             None => WebPkiClientVerifier::no_client_auth(),
         };
+        let guests = settings.guests.as_ref().filter(|_| settings.client_certificates.is_some());
+        let guests = guests.map(|guests| client_verifier(&mut files, guests, &provider)).transpose()?;
+        let vouching = guests.map(|guests| Arc::new(Vouching::new(house.clone(), guests)));
+        let clients = vouching.clone().map_or(house, |both| both);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(settings.version_min.and_newer())?
             .with_client_cert_verifier(clients.clone())
@@ -86,12 +95,22 @@ impl ServerTls {
         if settings.no_sessions {
             config.send_tls13_tickets = 0;
             config.session_storage = Arc::new(NoServerSessionStorage {});
-            return Ok(ServerTls { config: Arc::new(config), names, clients, files });
+            return Ok(ServerTls { config: Arc::new(config), names, clients, vouching, files });
         }
         // Made anew with every load: a session must not carry an identity past the revocation of it.
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-        Ok(ServerTls { config: Arc::new(config), names, clients, files })
+        Ok(ServerTls { config: Arc::new(config), names, clients, vouching, files })
+    }
+
+    /// Who vouches now for a client that has shown this, its own first, in DER; `None` if nobody does.
+    pub fn voucher(&self, shown: &[Box<[u8]>]) -> Option<Voucher> {
+        let Some(vouching) = &self.vouching else {
+            return self.judge_again(shown).ok().map(|()| Voucher::House);
+        };
+        let shown: Vec<CertificateDer<'_>> = shown.iter().map(|der| CertificateDer::from(&**der)).collect();
+        let (own, others) = shown.split_first()?;
+        vouching.judge(own, others, UnixTime::now()).ok()
     }
 
     /// Judges again the certificates that a client has shown, its own first, in DER: as if it came now.

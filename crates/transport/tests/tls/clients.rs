@@ -2,7 +2,8 @@
 
 use rustls::{CertificateError, Error};
 use tieline_transport::tls::{
-    ClientCertificates, ClientTlsSettings, ServerTls, TlsAcceptError, TlsConnectError, Verify,
+    ClientCertificates, ClientTlsSettings, ServerTls, ServerTlsSettings, TlsAcceptError, TlsConnectError,
+    Verify, Voucher,
 };
 
 use crate::meet;
@@ -108,4 +109,41 @@ async fn an_upstream_that_hangs_up_or_speaks_no_tls_is_told_apart() {
     let (_near, far) = crate::pair().await;
     let error = tieline_transport::tls::connect_tls(far, &client, "no name", None).await.unwrap_err();
     assert_eq!(error.to_string(), "\"no name\" is neither a host name nor an IP address");
+}
+
+#[tokio::test]
+async fn whose_word_counts_for_a_client_is_told_and_neither_list_binds_the_other() {
+    let (house, company, stranger) = (Authority::new(), Authority::new(), Authority::new());
+    let clients = |authority: &Authority, crl: Option<&[u64]>| ClientCertificates {
+        ca: authority.ca(),
+        crl: crl.map(|serials| authority.revoke(serials)),
+        required: false,
+    };
+    let server = |revoked: &[u64]| {
+        load(&ServerTlsSettings {
+            client_certificates: Some(clients(&house, None)),
+            guests: Some(clients(&company, Some(revoked))),
+            ..house.server(&[&["a.test"]])
+        })
+    };
+    let lenient = server(&[]);
+    // The same name and the same number: only who signed differs.
+    for (authority, voucher) in [(&house, Voucher::House), (&company, Voucher::Guests)] {
+        let client = load_client(&ClientTlsSettings {
+            certificate: Some(authority.issue_number(&["agent"], 7)),
+            ..house.client()
+        });
+        let (accepted, _) = meet(&lenient, &client, "a.test").await;
+        let chain = accepted.unwrap().1.client_certificate.unwrap().chain;
+        assert_eq!(lenient.voucher(&chain), Some(voucher));
+        assert_eq!(server(&[7]).voucher(&chain), Some(voucher).filter(|it| *it == Voucher::House));
+        assert!(lenient.judge_again(&chain).is_ok());
+        company.revoke(&[]);
+    }
+    let client = load_client(&ClientTlsSettings {
+        certificate: Some(stranger.issue_number(&["agent"], 7)),
+        ..house.client()
+    });
+    assert!(matches!(meet(&lenient, &client, "a.test").await.0, Err(TlsAcceptError::Refused(_))));
+    assert_eq!(lenient.voucher(&[]), None);
 }
