@@ -1,6 +1,6 @@
 //! `tieline connect`: services of far sites, by the standard input and output or at local addresses.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tieline_base::Address;
 use tieline_config::{LogFormat, LogLevel};
-use tieline_tunnel::{ConnectError, EnrolError, Person, PersonToken, UserLink};
+use tieline_transport::tls::CertificateFiles;
+use tieline_tunnel::{ConnectError, EnrolError, Person, PersonToken, Proxy, UserLink};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent::server_address;
@@ -45,6 +46,17 @@ pub(crate) struct ConnectArgs {
     /// [default: ~/.config/tieline/token]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The file of a certificate that somebody the server believes has made of you, in PEM, in place of a
+    /// token [env: TIELINE_CERTIFICATE]
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM [env: TIELINE_KEY] [default: the file of the certificate]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The file of the authority that the server is believed by, where no token names it: `agents/ca.crt` of
+    /// the server's data folder [env: TIELINE_CA]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Tell on the standard error what becomes of each connection to the server
     #[arg(short, long)]
     verbose: bool,
@@ -65,7 +77,7 @@ pub(crate) fn run(args: &ConnectArgs) -> anyhow::Result<ExitCode> {
         logging::start(LogLevel::Info, LogFormat::Text);
     }
     let (work, bound) = work(args)?;
-    let (server, token) = credentials(args)?;
+    let (server, proof) = credentials(args)?;
     let proxy = proxy::from_environment(&server)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
@@ -73,7 +85,7 @@ pub(crate) fn run(args: &ConnectArgs) -> anyhow::Result<ExitCode> {
         let mut stop = Stop::listen()?;
         // Both arms may be dropped: nothing is kept of one who has not proved himself.
         let proved = tokio::select! {
-            proved = Person::prove(&server, proxy, &token) => proved,
+            proved = proved(&server, proxy, proof) => proved,
             code = stop.code() => return anyhow::Ok(code),
         };
         match proved {
@@ -145,8 +157,49 @@ fn named(text: &str) -> anyhow::Result<&str> {
     }
 }
 
+/// What somebody proves himself by.
+enum Proof {
+    Token(PersonToken),
+    /// And the authority that the server is believed by.
+    Certificate(CertificateFiles, PathBuf),
+}
+
+async fn proved(server: &Address, proxy: Option<Proxy>, proof: Proof) -> Result<Person, EnrolError> {
+    match proof {
+        Proof::Token(token) => Person::prove(server, proxy, &token).await,
+        Proof::Certificate(files, ca) => Person::show(server, proxy, files, &ca).await,
+    }
+}
+
+fn credentials(args: &ConnectArgs) -> anyhow::Result<(Address, Proof)> {
+    // What the arguments name goes before what the environment does.
+    let told = set("TIELINE_CERTIFICATE").filter(|_| args.token_file.is_none());
+    let Some(chain) = args.certificate.clone().or(told) else {
+        if args.key.is_some() || args.ca.is_some() {
+            bail!("--key and --ca mean nothing without --certificate");
+        }
+        let (server, token) = by_token(args)?;
+        return Ok((server, Proof::Token(token)));
+    };
+    let key = args.key.clone().or_else(|| set("TIELINE_KEY")).unwrap_or_else(|| chain.clone());
+    let Some(ca) = args.ca.clone().or_else(|| set("TIELINE_CA")) else {
+        bail!("by which authority is the server believed? write --ca FILE, its `agents/ca.crt`");
+    };
+    own(&key, &std::fs::metadata(&key).with_context(|| key.display().to_string())?)?;
+    let told = || std::env::var("TIELINE_SERVER").ok().filter(|server| !server.is_empty());
+    let Some(server) = args.server.clone().or_else(told) else {
+        bail!("which server? write --server HOST:PORT");
+    };
+    Ok((server_address(&server)?, Proof::Certificate(CertificateFiles { chain, key }, ca)))
+}
+
+/// What the environment says, if anything.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// The server and the token: never from the arguments, which every process of the machine may see.
-fn credentials(args: &ConnectArgs) -> anyhow::Result<(Address, PersonToken)> {
+fn by_token(args: &ConnectArgs) -> anyhow::Result<(Address, PersonToken)> {
     let own = || std::env::var("TIELINE_TOKEN").ok().filter(|token| !token.is_empty());
     let text = match (&args.token_file, own()) {
         (Some(file), _) => kept(file)?,
@@ -165,7 +218,6 @@ fn credentials(args: &ConnectArgs) -> anyhow::Result<(Address, PersonToken)> {
 }
 
 fn usual_file() -> anyhow::Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
     let folder = folder.context("no token: write --token-file FILE")?;
     Ok(folder.join("tieline/token"))
@@ -180,12 +232,19 @@ fn kept(file: &Path) -> anyhow::Result<String> {
         )
     })?;
     let metadata = opened.metadata().with_context(|| name.to_string())?;
-    if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
-        bail!("{name} can be read by others, and a token is a secret; `chmod 600 {name}`");
-    }
+    own(file, &metadata)?;
     let mut text = String::new();
     opened.take(FILE_MAX).read_to_string(&mut text).with_context(|| name.to_string())?;
     Ok(text)
+}
+
+/// Whether nobody else can read `file`.
+fn own(file: &Path, metadata: &Metadata) -> anyhow::Result<()> {
+    let name = file.display();
+    if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+        bail!("{name} can be read by others, and what it holds is a secret; `chmod 600 {name}`");
+    }
+    Ok(())
 }
 
 async fn served(link: UserLink, work: &Work, bound: Vec<Forward>, stop: &mut Stop) -> u8 {
@@ -245,6 +304,9 @@ mod tests {
             expose: false,
             server: None,
             token_file: None,
+            certificate: None,
+            key: None,
+            ca: None,
             verbose: false,
         }
     }

@@ -128,21 +128,19 @@ impl Trust {
                 (all.iter().map(files).collect(), all.iter().find_map(|one| one.client.as_ref()))
             }
         };
-        let client_certificates = client.map(|client| ClientCertificates {
-            ca: client.ca.clone(),
-            crl: client.crl.clone(),
-            required: client.required,
-        });
+        let client_certificates = client.map(client_certificates);
         let alpn = alpn(listener);
         let settings =
             ServerTlsSettings { certificates, alpn, client_certificates, ..ServerTlsSettings::default() };
         self.loaded(listener, settings)
     }
 
-    /// Agents and this server believe the built-in authority, and nobody else.
+    /// Agents and this server believe the built-in authority, and nobody else; people may have another.
     fn of_tunnel(&self, listener: &config::Listener) -> Result<(ServerTlsSettings, Arc<ServerTls>), String> {
         let authority = self.agents.authority().map_err(|error| error.to_string())?;
-        self.loaded(listener, authority.listener()).map_err(|error| error.to_string())
+        let mut settings = authority.listener();
+        settings.guests = listener.people.as_ref().map(client_certificates);
+        self.loaded(listener, settings).map_err(|error| error.to_string())
     }
 
     fn loaded(
@@ -192,6 +190,11 @@ impl Trust {
             }
         }
     }
+}
+
+fn client_certificates(client: &config::ClientCertificates) -> ClientCertificates {
+    let config::ClientCertificates { ca, crl, required } = client.clone();
+    ClientCertificates { ca, crl, required }
 }
 
 /// What a certificate of our own making bears: the hosts of the routes, and this machine.

@@ -19,7 +19,7 @@ use crate::problem::Problems;
 use crate::protocol::{Protocol, quoted};
 use crate::rate::{self, RateLimit};
 use crate::route::{self, Draft, Route};
-use crate::tls::{self, ListenerTls};
+use crate::tls::{self, ClientCertificates, ListenerTls};
 use crate::value::Value;
 use crate::words::{Auth, Logged, ProxyProtocolIn, Tell};
 
@@ -36,6 +36,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How it proves itself to clients, if TLS ends here.
     pub tls: Option<ListenerTls>,
+    /// Who vouches for people beside the built-in authority, where links end.
+    pub people: Option<ClientCertificates>,
     /// Whether clients of PostgreSQL that come over a network must use it, where there is one.
     pub tls_required: bool,
     /// What clients of PostgreSQL that log in are asked for.
@@ -155,6 +157,7 @@ pub(crate) fn read(
         tell_of_others(&confined, protocol, problems);
     }
     let tls = tls::of_listener(&mut fields, folder, problems);
+    let people = tls::of_people(&mut fields, folder, problems);
     let tls_required = tls_required(&mut fields, tls.is_some(), problems);
     let tls_here = tls.as_ref().map(|tls| &tls.value);
     let auth = postgres::auth(&mut fields, protocol, &bind, tls_here, problems);
@@ -189,6 +192,7 @@ pub(crate) fn read(
         // Where it was refused the file is refused with it, and nobody obeys what stands in for it.
         protocol: protocol.unwrap_or(Protocol::Tcp),
         tls: tls.map(|tls| tls.value),
+        people,
         tls_required,
         auth,
         auth_query,

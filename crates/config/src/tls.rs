@@ -100,6 +100,22 @@ fn certificate(mut fields: Fields, folder: &Path, problems: &mut Problems) -> Op
     Some(Certificate { place, certificate: certificate?.value, key: key?.value, client })
 }
 
+/// Reads who vouches for people at a listener of tunnels. `folder` is the config file's.
+pub(crate) fn of_people(
+    fields: &mut Fields,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Option<ClientCertificates> {
+    let lacking = fields.lacks("client_ca");
+    let ca = file(fields, "client_ca", folder, problems);
+    let crl = file(fields, "client_crl", folder, problems);
+    if let Some(crl) = crl.as_ref().filter(|_| lacking) {
+        let message = "`client_crl` means nothing without `client_ca`, whose certificates it revokes";
+        problems.error(crl.place, message).hint("write client_ca = \"ca.pem\"");
+    }
+    Some(ClientCertificates { ca: ca?.value, crl: crl.map(|crl| crl.value), required: false })
+}
+
 fn client(fields: &mut Fields, folder: &Path, problems: &mut Problems) -> Option<ClientCertificates> {
     let (place, written) = (fields.place_of("client"), fields.has("client"));
     let lacking = fields.lacks("client_ca");

@@ -353,6 +353,17 @@ fn tls_of_a_listener_is_one_table_several_or_a_word() {
 }
 
 #[test]
+fn a_listener_of_tunnels_names_who_vouches_for_people() {
+    let people = |keys: &str| {
+        let text = format!("[listener.gate]\nbind = \"127.0.0.1:7001\"\nprotocol = \"tunnel\"\n{keys}\n");
+        config(&text).live.listener("gate").unwrap().people.clone()
+    };
+    assert_eq!(people(""), None);
+    let named = people("client_ca = \"tls/ca.pem\"\nclient_crl = \"tls/ca.pem\"").unwrap();
+    assert!(named.ca.ends_with("tls/ca.pem") && named.crl == Some(named.ca.clone()) && !named.required);
+}
+
+#[test]
 fn an_upstream_of_both_protocols_may_have_the_keys_of_either() {
     let http = LEAST.replace("echo", "web").replace("7000", "7002").replace("\"tcp\"", "\"http\"");
     let (listener, _) = http.split_once("[upstream").unwrap();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
@@ -10,6 +11,7 @@ use rcgen::{
     date_time_ymd,
 };
 use tempfile::TempDir;
+use tieline_base::Clock;
 
 /// An authority whose files lie in a folder of its own.
 pub struct Authority {
@@ -28,6 +30,8 @@ pub struct Wanted<'a> {
     pub serial: u64,
     /// Whether it was good for the year 2020 alone.
     pub expired: bool,
+    /// For how many seconds from now it is good, if not for ever.
+    pub seconds: Option<u64>,
 }
 
 /// The files of a certificate and of its key.
@@ -76,7 +80,7 @@ impl Authority {
 
     /// A certificate for a server of these names, in `NAME.crt` and `NAME.key` by the first of them.
     pub fn server(&self, names: &[&str]) -> Pair {
-        self.issue(names[0], Wanted { common_name: names[0], names, serial: 1, expired: false })
+        self.issue(names[0], Wanted { common_name: names[0], names, serial: 1, ..Wanted::default() })
     }
 
     /// A certificate in `FILE.crt`, with its key in `FILE.key`; both take the place of those before them.
@@ -101,6 +105,10 @@ impl Authority {
         params.serial_number = Some(SerialNumber::from(wanted.serial));
         if wanted.expired {
             (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 12, 31));
+        }
+        if let Some(seconds) = wanted.seconds {
+            let now = Clock::wall().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+            params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(seconds);
         }
         let key = new_key();
         let certificate = params.signed_by(&key, &self.issuer).expect("the authority can sign");

@@ -126,6 +126,7 @@ impl Authority {
                 crl: None,
                 required: false,
             }),
+            guests: None,
             strict_sni: false,
             // A session would carry a certificate past its revocation.
             no_sessions: true,

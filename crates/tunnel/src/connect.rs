@@ -4,17 +4,19 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use tieline_base::Address;
 use tieline_transport::Io;
-use tieline_transport::tls::ClientTls;
+use tieline_transport::tls::{CertificateFiles, ClientTls};
 use tieline_wire::tunnel::{Code, Party, Patience, Refusal, Request};
 use tokio::sync::watch;
 
 use crate::agent::{Over, beat, ways_to};
-use crate::enrol::{EnrolError, enrol_person};
+use crate::enrol::{EnrolError, believed, enrol_person};
 use crate::host::AWAY_MAX;
+use crate::identity::shown_by;
 use crate::life::{Dialer, Life, Standing};
 use crate::live::LiveLink;
 use crate::people::PersonToken;
@@ -22,7 +24,7 @@ use crate::sha::random;
 use crate::stream::code_in;
 use crate::ways::Proxy;
 
-/// Somebody whom the server has believed by his token.
+/// Somebody whom the server has believed.
 #[derive(Debug)]
 pub struct Person {
     server: Address,
@@ -81,6 +83,23 @@ impl Person {
     ) -> Result<Person, EnrolError> {
         let (name, tls) = enrol_person(server, proxy.as_ref(), token).await?;
         Ok(Person { server: server.clone(), proxy, name, tls: Arc::new(tls) })
+    }
+
+    /// Shows `certificate` to the server at `server`, which must be of the authority whose certificate is in
+    /// the file `authority`, and hears whom that takes him for. Every connection of the link is proved by it
+    /// again.
+    ///
+    /// # Errors
+    /// [`EnrolError`].
+    pub async fn show(
+        server: &Address,
+        proxy: Option<Proxy>,
+        certificate: CertificateFiles,
+        authority: &Path,
+    ) -> Result<Person, EnrolError> {
+        let tls = Arc::new(shown_by(certificate, authority)?);
+        let name = believed(server, proxy.as_ref(), &tls).await?;
+        Ok(Person { server: server.clone(), proxy, name, tls })
     }
 
     /// Whom the server took him for.

@@ -11,13 +11,14 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use tieline_base::Address;
 use tieline_transport::Io;
-use tieline_transport::tls::{ClientTls, Fingerprint, TlsConnectError, TlsError};
+use tieline_transport::tls::{Alpn, ClientTls, Fingerprint, TlsConnectError, TlsError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::agents::Agents;
 use crate::authority::{Authority, AuthorityError, der};
-use crate::identity::{Fresh, Identity, IdentityError, first_contact, to_enrol};
+use crate::identity::{Fresh, Identity, IdentityError, first_contact, to_enrol, to_probe};
 use crate::people::{self, People, PersonToken};
+use crate::probe;
 use crate::roster::Roster;
 use crate::server::Shown;
 use crate::store::{Issued, Proof, now};
@@ -155,17 +156,7 @@ async fn ask(
 ) -> Result<(String, String, String), EnrolError> {
     let question = Question { token, request: BASE64.encode(&fresh.request) };
     let asking = async {
-        let (server, proxy, tls) = (server.clone(), proxy.cloned(), tls.clone());
-        let reach = Reach { server, proxy, tls };
-        let mut io = match reach.tls(to_enrol()).await {
-            Ok(io) => io,
-            // Whoever lets no TLS through, or looks into it, may let a WebSocket through.
-            Err(error) => match reach.websocket(to_enrol()).await {
-                Ok(io) => io,
-                Err(_) => return Err(no_way(&reach.server, error)),
-            },
-        };
-        let server = &reach.server;
+        let mut io = reached(server, proxy, tls, to_enrol()).await?;
         let unreachable = |error| EnrolError::Unreachable { server: server.to_string(), error };
         say(&mut io, &question).await.map_err(unreachable)?;
         let unreachable = |error| EnrolError::Unreachable { server: server.to_string(), error };
@@ -175,6 +166,50 @@ async fn ask(
         Some(Answer::Issued { agent, chain, authority }) => Ok((agent, chain, authority)),
         Some(Answer::Refused(why)) => Err(EnrolError::Refused(why.escape_debug().to_string())),
         None => Err(EnrolError::Malformed),
+    }
+}
+
+/// Whom the server takes a person for who shows what `tls` does.
+///
+/// # Errors
+/// [`EnrolError`].
+pub(crate) async fn believed(
+    server: &Address,
+    proxy: Option<&Proxy>,
+    tls: &Arc<ClientTls>,
+) -> Result<String, EnrolError> {
+    let asking = async {
+        let mut io = reached(server, proxy, tls, to_probe()).await?;
+        // Our own certificate is judged when ours is done: what is wrong with it comes in place of an answer.
+        probe::ask(&mut io).await.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => EnrolError::Refused(format!("it refuses the certificate: {error}")),
+            // It has proved itself, and breaks off where it would judge who we are.
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::UnexpectedEof => {
+                EnrolError::Refused(format!("it breaks off behind the certificate ({error})"))
+            }
+            _ => EnrolError::Unreachable { server: server.to_string(), error },
+        })
+    };
+    let heard = tokio::time::timeout(PATIENCE, asking).await.map_err(|_| EnrolError::Late(PATIENCE))??;
+    let nobody = || EnrolError::Refused("it knows nobody by this certificate".into());
+    heard.answer.seen.person.ok_or_else(nobody)
+}
+
+/// A connection of TLS to the server, for one of `protocols`.
+async fn reached(
+    server: &Address,
+    proxy: Option<&Proxy>,
+    tls: &Arc<ClientTls>,
+    protocols: Vec<Alpn>,
+) -> Result<Io, EnrolError> {
+    let reach = Reach { server: server.clone(), proxy: proxy.cloned(), tls: tls.clone() };
+    match reach.tls(protocols.clone()).await {
+        Ok(io) => Ok(io),
+        // Whoever lets no TLS through, or looks into it, may let a WebSocket through.
+        Err(error) => reach.websocket(protocols).await.map_err(|_| no_way(server, error)),
     }
 }
 

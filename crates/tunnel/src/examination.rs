@@ -279,7 +279,7 @@ async fn asked(mut io: Io, at: &Cell<Step>) -> Result<Passage, Hindrance> {
         round_trip,
         clock_ahead_ms: i64::try_from(ahead).unwrap_or(i64::MAX),
         client: answer.client.escape_debug().to_string(),
-        agent: answer.agent,
+        agent: answer.seen.agent,
         between: None,
     })
 }

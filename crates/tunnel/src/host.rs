@@ -38,7 +38,7 @@ enum Begun {
 
 /// Serves a connection by which `guest` was proved.
 pub(crate) async fn serve(agents: Arc<Agents>, guest: Guest, mut connection: Connection, io: Io) -> Outcome {
-    // Policy knows him by his token from here on.
+    // Policy knows whoever has a token by that from here on.
     let identity = guest.identity(connection.identity());
     if identity != *connection.identity() {
         connection.prove(identity, None)?;
@@ -106,8 +106,8 @@ async fn begin(
     }
 }
 
-fn still_good(agents: &Agents, Guest(who): &Guest) -> bool {
-    agents.people().good(&who.id, &who.name).is_some()
+fn still_good(agents: &Agents, guest: &Guest) -> bool {
+    guest.is_good(agents.people())
 }
 
 /// Carries a link that is hosted elsewhere, until this connection can no more.

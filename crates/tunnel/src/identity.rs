@@ -14,7 +14,7 @@ use tieline_transport::tls::{
 
 use crate::authority::{BACKDATED, LIFETIME, SERVER_NAME, bears, der};
 use crate::store::{StoreError, write};
-use crate::{ALPN_ENROL, ALPN_LINK, ALPN_QUIC};
+use crate::{ALPN_ENROL, ALPN_LINK, ALPN_PROBE, ALPN_QUIC};
 
 /// The folder of an agent's key and certificate: `agent.pem` holds both, `ca.crt` the server's authority.
 #[derive(Clone, Debug)]
@@ -170,6 +170,12 @@ pub(crate) fn first_contact(authority: Fingerprint) -> Result<ClientTls, TlsErro
     ClientTls::load(&settings(Roots::Pinned(authority), None))
 }
 
+/// TLS towards the server whose authority's certificate is in the file `authority`, showing `certificate`.
+/// Blocks.
+pub(crate) fn shown_by(certificate: CertificateFiles, authority: &Path) -> Result<ClientTls, TlsError> {
+    ClientTls::load(&settings(Roots::Bundle(authority.into()), Some(certificate)))
+}
+
 fn settings(roots: Roots, certificate: Option<CertificateFiles>) -> ClientTlsSettings {
     ClientTlsSettings {
         roots,
@@ -194,6 +200,11 @@ pub(crate) fn to_link_by_quic() -> Vec<Alpn> {
 /// What is offered by ALPN to get a certificate.
 pub(crate) fn to_enrol() -> Vec<Alpn> {
     Alpn::new(ALPN_ENROL).into_iter().collect()
+}
+
+/// What is offered by ALPN to hear whom one is taken for.
+pub(crate) fn to_probe() -> Vec<Alpn> {
+    Alpn::new(ALPN_PROBE).into_iter().collect()
 }
 
 /// How often a renewal that failed is tried again.

@@ -66,7 +66,7 @@ const SECRET_BYTES: usize = 16;
 pub(crate) const PREFIX: &str = "tlu1_";
 
 /// How many digits of a secret's hash name a token.
-const ID_DIGITS: usize = 16;
+pub(crate) const ID_DIGITS: usize = 16;
 
 /// The longest name of a person, in bytes.
 const NAME_MAX: usize = 64;
@@ -223,6 +223,12 @@ impl People {
 fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_@+".contains(&byte);
     name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.bytes().all(fits)
+}
+
+/// Whether the name in a certificate of somebody else's can be a person's: it must not be taken for an
+/// agent's, or for a group's.
+pub(crate) fn is_certified_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with("agent:") && !name.starts_with("group:")
 }
 
 fn entry(id: String, kept: Kept) -> PersonEntry {

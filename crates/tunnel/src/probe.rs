@@ -27,8 +27,17 @@ pub(crate) struct Answer {
     pub(crate) clock_ms: u64,
     /// Where whoever asks is seen to come from.
     pub(crate) client: String,
-    /// Whose certificate he shows, if it is an agent's.
+    /// Whom he is taken for.
+    pub(crate) seen: Seen,
+}
+
+/// Whom the server takes somebody for, by the certificate that he shows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// An agent.
     pub(crate) agent: Option<AgentSeen>,
+    /// A person, by his name.
+    pub(crate) person: Option<String>,
 }
 
 /// An agent as its server sees it.
@@ -56,14 +65,19 @@ pub(crate) struct Heard {
 /// Asks once over `io`. Without a deadline: the caller has one.
 pub(crate) async fn ask(io: &mut Io) -> io::Result<Heard> {
     let asked_at = Clock::now();
-    say(io, &Question {}).await?;
-    let answer = hear::<Answer>(io).await?;
+    let said = say(io, &Question {}).await;
+    // Where it cannot be said, what was heard before may tell why.
+    let answer = match (hear::<Answer>(io).await, said) {
+        (Err(why), Err(_)) if why.kind() == io::ErrorKind::InvalidData => return Err(why),
+        (_, Err(error)) => return Err(error),
+        (answer, Ok(())) => answer?,
+    };
     let answer = answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is none"))?;
     Ok(Heard { answer, round_trip: Clock::now().since(asked_at) })
 }
 
 /// The server's part: answers until nobody asks any more. Without a deadline: the caller has one.
-pub(crate) async fn answer(io: &mut Io, client: ClientAddr, agent: Option<&AgentSeen>) -> io::Result<()> {
+pub(crate) async fn answer(io: &mut Io, client: ClientAddr, seen: Seen) -> io::Result<()> {
     for _ in 0..QUESTIONS_MAX {
         match hear::<Question>(io).await {
             Ok(Some(Question {})) => {}
@@ -73,7 +87,7 @@ pub(crate) async fn answer(io: &mut Io, client: ClientAddr, agent: Option<&Agent
         }
         let clock = Clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let clock_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
-        say(io, &Answer { clock_ms, client: client.to_string(), agent: agent.cloned() }).await?;
+        say(io, &Answer { clock_ms, client: client.to_string(), seen: seen.clone() }).await?;
     }
     Ok(())
 }

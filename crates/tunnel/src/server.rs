@@ -12,7 +12,7 @@ use tieline_config::FarMatch;
 use tieline_conn::{Connection, Held, Outcome, Protocol, Route, Serving};
 use tieline_registry::Record;
 use tieline_transport::Io;
-use tieline_transport::tls::{ServerTls, serial_of};
+use tieline_transport::tls::{ServerTls, Voucher, serial_of};
 use tieline_wire::tunnel::{Code, Epoch, Frame, LinkId, Party, Refusal, Resume};
 
 use crate::agents::{Agents, Seat, told};
@@ -24,7 +24,7 @@ use crate::greeting::{First, GreetingError, exporter, refuse, welcome};
 use crate::known::Standing;
 use crate::live::LiveLink;
 use crate::people::People;
-use crate::probe::{self, AgentSeen};
+use crate::probe::{self, AgentSeen, Seen};
 use crate::sha::Sha;
 use crate::visits::Guest;
 use crate::websocket::{self, UpgradeError};
@@ -81,9 +81,12 @@ impl Protocol for Tunnel {
     }
 
     fn disowns(&self, record: &Record) -> Option<String> {
-        let Some(shown) = Shown::by(record.identity()) else {
-            let known = Guest::by(record.identity(), self.agents.people()).is_some();
-            return (!known).then(|| format!("the token of \"{}\" is good no longer", record.identity()));
+        // A listener of tunnels without TLS has no links.
+        let tls = self.tls.as_ref()?;
+        let Some(shown) = Shown::by(record.identity(), tls) else {
+            let known = Guest::by(record.identity(), self.agents.people(), tls).is_some();
+            let gone = || format!("what \"{}\" was proved by is good no longer", record.identity());
+            return (!known).then(gone);
         };
         let standing = self.agents.standing(&shown);
         (standing != Standing::Good).then(|| format!("agent \"{}\": {}", shown.agent, told(standing)))
@@ -112,9 +115,13 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// What `identity` was proved by, if that is a certificate of ours for an agent.
-    fn by(identity: &tieline_policy::Identity) -> Option<Shown> {
+    /// What `identity` was proved by, if that is a certificate of ours for an agent. Whom others vouch for is
+    /// none, whatever his certificate says.
+    fn by(identity: &tieline_policy::Identity, tls: &ServerTls) -> Option<Shown> {
         let proved = identity.proved()?;
+        if tls.voucher(&proved.certificates)? != Voucher::House {
+            return None;
+        }
         let agent = proved.name.strip_prefix(AGENT_PREFIX)?.to_owned();
         Some(Shown { agent, serial: serial_of(proved.certificates.first()?)? })
     }
@@ -129,24 +136,28 @@ async fn serve(
 ) -> Outcome {
     let client = connection.record().client();
     connection.decide(Some(&route), client, Clock::now())?;
+    let tls = tls.ok_or_else(|| malformed("it agreed on no protocol of tunnels"))?;
     let mut medium = Medium::Tls;
     // Whoever offers nothing may be a proxy that passes on what its clients ask of it.
     if matches!(agreed(&connection).as_deref(), None | Some(ALPN_HTTP)) {
-        let tls = tls.ok_or_else(|| malformed("it agreed on no protocol of tunnels"))?;
         let inside = unwrap(&mut connection, io, &tls, agents.people());
         io = tokio::time::timeout(GREETING_MAX, inside).await.map_err(|_| late())??;
         medium = Medium::WebSocket;
     }
-    let shown = Shown::by(connection.identity());
+    let shown = Shown::by(connection.identity(), &tls);
     let standing = shown.as_ref().map_or(Standing::Unknown, |shown| agents.standing(shown));
     if matches!(agreed(&connection).as_deref(), Some(ALPN_PROBE | ALPN_QUIC_PROBE)) {
-        let seen = shown.map(|shown| AgentSeen::of(&shown, standing));
-        return probed(&connection, io, seen.as_ref()).await;
+        let person = Guest::by(connection.identity(), agents.people(), &tls);
+        let seen = Seen {
+            agent: shown.map(|shown| AgentSeen::of(&shown, standing)),
+            person: person.map(|Guest(who, _)| who.name),
+        };
+        return probed(&connection, io, seen).await;
     }
     if let Some(shown) = shown.as_ref().filter(|_| standing == Standing::Copied) {
         agents.lock_out(shown).await;
     }
-    let guest = Guest::by(connection.identity(), agents.people());
+    let guest = Guest::by(connection.identity(), agents.people(), &tls);
     let medium = match agreed(&connection).as_deref() {
         Some(ALPN_ENROL) => {
             let worth = matches!(standing, Standing::Good | Standing::Expired);
@@ -181,13 +192,13 @@ async fn unwrap(
     })?;
     let io = connection.secure(io, Vec::new(), tls).await?;
     let shown = connection.identity().clone();
-    let inside = Guest::by(&shown, people).map(|guest| guest.identity(&shown));
+    let inside = Guest::by(&shown, people, tls).map(|guest| guest.identity(&shown));
     connection.prove(inside.unwrap_or(shown), Some(tls))?;
     Ok(io)
 }
 
 /// Tells somebody who only looks how he got here. It is no alarm whatever he shows.
-async fn probed(connection: &Connection, mut io: Io, seen: Option<&AgentSeen>) -> Outcome {
+async fn probed(connection: &Connection, mut io: Io, seen: Seen) -> Outcome {
     let record = connection.record();
     record.note("somebody looks whether he gets here (`tieline doctor`)");
     let answered = probe::answer(&mut io, record.client(), seen);

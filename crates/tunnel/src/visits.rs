@@ -9,15 +9,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tieline_base::{ClientAddr, Clock, ConnectionId, Fault, Identity, Proved, Reason, Stage, Whose};
 use tieline_registry::{Record, Verdict};
+use tieline_transport::tls::{Fingerprint, ServerTls, Voucher, serial_of, valid_since, valid_until};
 use tieline_wire::tunnel::{Code, LinkId};
 use tokio::sync::mpsc;
 
 use crate::live::{LiveLink, Resumption};
-use crate::people::{People, PersonEntry, id_in};
+use crate::people::{ID_DIGITS, People, PersonEntry, id_in, is_certified_name};
 use crate::store::now;
 
 /// Everybody who is linked up, and their streams. It outlives configs.
@@ -55,9 +56,27 @@ struct Through {
     record: Arc<Record>,
 }
 
-/// Who somebody proved to be, and by which token.
+/// Who somebody proved to be, and by what.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Guest(pub(crate) PersonEntry);
+pub(crate) struct Guest(pub(crate) PersonEntry, pub(crate) Proof);
+
+/// What somebody proved it by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Proof {
+    /// A token of ours: the entry is the one that is kept of it.
+    Token,
+    /// A certificate of an authority that the listener names: the entry says what the certificate does.
+    Certificate,
+}
+
+impl Proof {
+    fn as_str(self) -> &'static str {
+        match self {
+            Proof::Token => "token",
+            Proof::Certificate => "certificate",
+        }
+    }
+}
 
 /// The most links of one person: each `tieline connect` is one.
 const LINKS_MAX: usize = 32;
@@ -66,15 +85,47 @@ const LINKS_MAX: usize = 32;
 pub(crate) const MOVES_MAX: usize = 4;
 
 impl Guest {
-    /// Whose certificate of ours `identity` shows, if its token is good.
-    pub(crate) fn by(identity: &Identity, people: &People) -> Option<Guest> {
+    /// Who shows a certificate of ours, for a token that is good, or one for which somebody else vouches whom
+    /// the listener believes. Neither can pass for the other.
+    pub(crate) fn by(identity: &Identity, people: &People, tls: &ServerTls) -> Option<Guest> {
         let proved = identity.proved()?;
-        let serial = tieline_transport::tls::serial_of(proved.certificates.first()?)?;
-        people.good(id_in(&serial)?, &proved.name).map(Guest)
+        let own = proved.certificates.first()?;
+        match tls.voucher(&proved.certificates)? {
+            Voucher::House => {
+                let good = people.good(id_in(&serial_of(own)?)?, &proved.name)?;
+                Some(Guest(good, Proof::Token))
+            }
+            Voucher::Guests if is_certified_name(&proved.name) => {
+                let seconds = |time: SystemTime| Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs());
+                let (created, expires) = (seconds(valid_since(own)?)?, seconds(valid_until(own)?)?);
+                let id = Fingerprint::of(own).to_string()[..ID_DIGITS].to_owned();
+                let (name, groups) = (proved.name.to_string(), Vec::new());
+                Some(Guest(PersonEntry { id, name, groups, created, expires }, Proof::Certificate))
+            }
+            Voucher::Guests => None,
+        }
+    }
+
+    /// Whether both were proved by the same.
+    fn is_same(&self, other: &Guest) -> bool {
+        (&self.0.id, self.1) == (&other.0.id, other.1)
+    }
+
+    /// Whether what it was proved by counts still. Of a certificate that is its time: what a reload changes,
+    /// the sweep behind that sees.
+    pub(crate) fn is_good(&self, people: &People) -> bool {
+        let Guest(who, proof) = self;
+        match proof {
+            Proof::Token => people.good(&who.id, &who.name).is_some(),
+            Proof::Certificate => who.expires >= now(),
+        }
     }
 
     /// Who that is for policy: the name, and the groups that the token says.
     pub(crate) fn identity(&self, shown: &Identity) -> Identity {
+        if self.1 == Proof::Certificate {
+            return shown.clone();
+        }
         let certificates = shown.proved().map(|proved| proved.certificates.clone()).unwrap_or_default();
         let groups = self.0.groups.iter().map(|group| group.as_str().into()).collect();
         let (name, by) = (self.0.name.as_str().into(), format!("token {}", self.0.id).into());
@@ -85,7 +136,7 @@ impl Guest {
 impl Visits {
     /// The link `id`, if it is one that was begun by `guest`'s token.
     pub(crate) fn find(&self, id: LinkId, guest: &Guest) -> Option<Visit> {
-        lock(&self.links).get(&id).filter(|visit| visit.who.0.id == guest.0.id).cloned()
+        lock(&self.links).get(&id).filter(|visit| visit.who.is_same(guest)).cloned()
     }
 
     /// Gives a link its place.
@@ -156,7 +207,7 @@ impl Visits {
         lock(&self.links).retain(|_, visit| {
             let who = &visit.who.0;
             let expired = who.expires < second;
-            let good = !expired && (settled || people.good(&who.id, &who.name).is_some());
+            let good = !expired && (settled || visit.who.is_good(people));
             if !good {
                 ended.push((visit.clone(), expired));
             }
@@ -164,13 +215,10 @@ impl Visits {
         });
         for (visit, expired) in ended {
             let why = if expired { "has expired" } else { "was revoked" };
-            let Guest(PersonEntry { id, name, .. }) = &visit.who;
-            tracing::warn!(
-                person = name,
-                token = id,
-                "the token {why}: the link and all its streams are ended"
-            );
-            let text = format!("token {id} of \"{name}\" {why}");
+            let Guest(PersonEntry { id, name, .. }, proof) = &visit.who;
+            let what = proof.as_str();
+            tracing::warn!(person = name, id, "the {what} {why}: the link and all its streams are ended");
+            let text = format!("{what} {id} of \"{name}\" {why}");
             visit.record.note(text.as_str());
             // First the reason, then the end.
             let verdict = Verdict { at: Clock::now(), reason: Reason::Revoked };

@@ -90,7 +90,7 @@ fn a_certificate_has_one_name() {
         ("ana", &[], "ana"),
         ("", &[], fingerprint),
     ] {
-        let wanted = Wanted { common_name, names, serial: 3, expired: false };
+        let wanted = Wanted { common_name, names, serial: 3, ..Wanted::default() };
         assert_eq!(secured.status(Some(&secured.authority.issue("client", wanted))), "200");
         let heard = origin.asked().header("x-tieline-identity").unwrap().to_owned();
         let fits =

@@ -45,7 +45,7 @@ fn changed_files_are_shown_to_new_connections_and_leave_others_alone() {
     let mut old = secured.connect(None, &[]);
     old.ask(&get("/"), "HTTP/1.1 200");
     assert_eq!(serial_shown(address, HOST).as_deref(), Some("01"));
-    let renewed = Wanted { common_name: HOST, names: &[HOST], serial: 0x77, expired: false };
+    let renewed = Wanted { common_name: HOST, names: &[HOST], serial: 0x77, ..Wanted::default() };
     secured.authority.issue(HOST, renewed);
     assert!(wait_until(PATIENCE, || serial_shown(address, HOST).as_deref() == Some("77")));
     old.ask(&get("/"), "HTTP/1.1 200");
@@ -157,7 +157,8 @@ fn an_upstream_must_prove_its_name_by_an_authority_that_is_trusted() {
     }
     let (status, ..) = through(address, "\"insecure\"");
     assert_eq!(status, 200);
-    let expired = Wanted { common_name: "old", names: &["localhost"], serial: 9, expired: true };
+    let expired =
+        Wanted { common_name: "old", names: &["localhost"], serial: 9, expired: true, ..Wanted::default() };
     let (_nginx, address) = secure_upstream(&authority.issue("old", expired), "");
     let (status, _, why) = through(address, &ca(&authority));
     assert!(status == 502 && why.contains("expired"), "{status} {why}");
@@ -187,7 +188,7 @@ fn an_upstream_may_ask_who_we_are() {
     let authority = Authority::new();
     let asks = format!("ssl_client_certificate {}; ssl_verify_client on;", authority.ca().display());
     let (_nginx, address) = secure_upstream(&authority.server(&["localhost"]), &asks);
-    let wanted = Wanted { common_name: "tieline", names: &["tieline.test"], serial: 5, expired: false };
+    let wanted = Wanted { common_name: "tieline", names: &["tieline.test"], serial: 5, ..Wanted::default() };
     let own = files(&authority.issue("own", wanted));
     let ca = authority.ca().display().to_string();
     let (status, body, _) = through(address, &format!("{{ ca = \"{ca}\", {own} }}"));

@@ -6,6 +6,7 @@ mod support;
 
 mod agents;
 mod carriers;
+mod certificates;
 mod copies;
 mod cuts;
 mod doctor;

@@ -37,6 +37,25 @@ pub(crate) static LISTENER: Block = Block {
             )
             .example(r#"{ certificate = "web.crt", key = "web.key" }"#)
             .only(&[Tcp, Http, Postgres]),
+        key("client_ca", Kind::Path)
+            .or_else("People prove themselves by tokens alone.")
+            .means(
+                "The file of the roots that sign the certificates of people who link up by `tieline connect \
+                 --certificate`, in PEM. A certificate proves an identity: the first that it has of a URI, a \
+                 DNS name, an e-mail address and a common name. Agents are vouched for by the built-in \
+                 authority alone.",
+            )
+            .example("people.pem")
+            .only(&[Tunnel]),
+        key("client_crl", Kind::Path)
+            .or_else("Certificates of people count until they expire.")
+            .means(
+                "The file of the revocation lists of `client_ca`, in PEM: one of each authority between a \
+                 person and its root, none of them past its next update, or nobody of them is let in. It is \
+                 read again when it changes; who is on it then is cut off.",
+            )
+            .example("people.crl")
+            .only(&[Tunnel]),
         key("tls_required", Kind::Flag)
             .or("true")
             .means(
