@@ -1,6 +1,6 @@
 //! `tieline doctor`: which ways lead from here to a server, and what is in the others.
 //!
-//! Looks and changes nothing; it needs no token. What is found are facts ([`Findings`]); `checks.rs` says
+//! Looks and changes nothing; it needs no token. What is found are facts (`Findings`); `checks.rs` says
 //! what they mean and what to do.
 
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub(crate) struct DoctorArgs {
     /// An agent's config file, which says server, folder, proxy and carriers
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A proxy of HTTP that leads out, like http://proxy.internal:3128; one with a password stands in
+    /// A proxy of HTTP that leads out, like `http://proxy.internal:3128`; one with a password stands in
     /// HTTPS_PROXY, where `ps` does not show it [default: what HTTPS_PROXY and NO_PROXY say]
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
