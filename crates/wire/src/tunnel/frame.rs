@@ -69,6 +69,13 @@ pub enum Frame<'a> {
         /// Why, for people; at most [`TEXT_MAX`] bytes without control characters.
         text: &'a str,
     },
+    /// A stream that was asked for is not opened yet, and not refused either: somebody has to agree first.
+    Waits {
+        /// Which.
+        stream: StreamId,
+        /// For what, for people; at most [`TEXT_MAX`] bytes without control characters.
+        text: &'a str,
+    },
     /// Bytes of a stream; only on carriers that are one pipe of bytes (TLS, WebSocket).
     Data {
         /// Whose.
@@ -172,6 +179,7 @@ const GO_AWAY: u64 = 0x1f;
 const KILL: u64 = 0x21;
 const UDP: u64 = 0x20;
 const STATS: u64 = 0x22;
+const WAITS: u64 = 0x28;
 
 /// Reads the frame at the start of `bytes`. Allocates nothing.
 ///
@@ -211,7 +219,7 @@ fn body_max(kind: u64) -> Option<usize> {
     Some(match kind {
         HELLO | WELCOME | REFUSED => GREETING_MAX,
         RESUME | RESUMED | UDP => BODY_MAX,
-        OPEN | OPEN_REFUSED | GO_AWAY | KILL | STATS => GREETING_MAX,
+        OPEN | OPEN_REFUSED | WAITS | GO_AWAY | KILL | STATS => GREETING_MAX,
         DATA => DATA_HEAD_MAX + DATA_MAX,
         OPENED | PING | PONG => VARINT_BYTES,
         ACK | CREDIT | FIN | RESET => 2 * VARINT_BYTES,
@@ -233,6 +241,7 @@ fn read_body<'a>(kind: u64, cursor: &mut Cursor<'a>) -> Option<Frame<'a>> {
         OPEN_REFUSED => {
             Frame::OpenRefused { stream: stream_id(cursor)?, code: code(cursor)?, text: text(cursor)? }
         }
+        WAITS => Frame::Waits { stream: stream_id(cursor)?, text: text(cursor)? },
         DATA => Frame::Data {
             stream: stream_id(cursor)?,
             offset: varint::take(cursor)?,
@@ -276,6 +285,7 @@ impl Frame<'_> {
             Frame::Open(_) => OPEN,
             Frame::Opened(_) => OPENED,
             Frame::OpenRefused { .. } => OPEN_REFUSED,
+            Frame::Waits { .. } => WAITS,
             Frame::Data { .. } => DATA,
             Frame::Ack { .. } => ACK,
             Frame::Credit { .. } => CREDIT,
@@ -303,6 +313,10 @@ impl Frame<'_> {
             Frame::OpenRefused { stream, code, text } => {
                 out.varint(stream.0);
                 out.varint(code.number());
+                out.counted(plain(text).as_bytes());
+            }
+            Frame::Waits { stream, text } => {
+                out.varint(stream.0);
                 out.counted(plain(text).as_bytes());
             }
             Frame::Data { stream, offset, bytes } => {

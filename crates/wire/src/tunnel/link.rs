@@ -43,6 +43,13 @@ pub enum Event {
     },
     /// The peer agreed to a stream of ours.
     Opened(StreamId),
+    /// The peer has yet to be told by somebody whether it may agree to a stream of ours.
+    Waits {
+        /// Which.
+        stream: StreamId,
+        /// For what, for people.
+        text: Box<str>,
+    },
     /// The peer refused a stream of ours, which is gone. A refusal that was lost with its carrier comes as
     /// [`Event::Reset`].
     Refused {
@@ -244,9 +251,20 @@ impl Link {
     /// Agrees to a stream that was offered.
     pub fn accept(&mut self, id: StreamId) {
         self.change(id, |stream| {
-            if matches!(stream.phase, Phase::Offered) {
+            if matches!(stream.phase, Phase::Offered(_)) {
                 stream.phase = Phase::Agreed;
-                stream.due.answer = true;
+                (stream.due.wait, stream.due.answer) = (false, true);
+            }
+        });
+    }
+
+    /// Tells the peer what for the answer to a stream that was offered waits, so that it does not take the
+    /// silence for that of a link which is lost. The text is for people.
+    pub fn wait(&mut self, id: StreamId, text: &str) {
+        self.change(id, |stream| {
+            if let Phase::Offered(told) = &mut stream.phase {
+                *told = Some(text.into());
+                stream.due.wait = true;
             }
         });
     }
@@ -254,7 +272,7 @@ impl Link {
     /// Refuses a stream that was offered. The text is for people, and for strangers.
     pub fn refuse(&mut self, id: StreamId, code: Code, text: &str) {
         self.change(id, |stream| {
-            if matches!(stream.phase, Phase::Offered) {
+            if matches!(stream.phase, Phase::Offered(_)) {
                 stream.end(code, Some(text.into()));
             }
         });

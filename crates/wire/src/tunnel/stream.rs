@@ -56,6 +56,8 @@ pub struct Request {
     pub permit: u64,
     /// Ties the records of both sides together.
     pub trace: [u8; 16],
+    /// What for, in the words of who asks; may be empty.
+    pub why: Box<str>,
 }
 
 impl Request {
@@ -65,12 +67,13 @@ impl Request {
             subject: open.subject.into(),
             permit: open.permit,
             trace: open.trace,
+            why: open.why.into(),
         }
     }
 
     pub(super) fn as_open(&self, stream: StreamId) -> Open<'_> {
-        let Request { service, subject, permit, trace } = self;
-        Open { stream, service, subject, permit: *permit, trace: *trace }
+        let Request { service, subject, permit, trace, why } = self;
+        Open { stream, service, subject, permit: *permit, trace: *trace, why }
     }
 }
 
@@ -93,8 +96,10 @@ impl Patience {
 pub(super) enum Phase {
     /// We asked, and ask again over each carrier until there is an answer.
     Asked(Box<Request>),
-    /// The peer asked; we have not answered.
-    Offered,
+    /// We asked, and the peer knows; somebody there has to agree first.
+    Waits,
+    /// The peer asked; we have not answered, or told what for the answer waits.
+    Offered(Option<Box<str>>),
     /// The peer asked, and we agreed.
     Agreed,
     /// We asked, and the peer agreed.
@@ -111,6 +116,7 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Due {
     pub(super) open: bool,
+    pub(super) wait: bool,
     pub(super) answer: bool,
     pub(super) reset: bool,
     pub(super) confirmation: bool,
@@ -127,6 +133,7 @@ impl Due {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Say {
     Open,
+    Waits,
     Agreed,
     Ended,
     /// An ACK.
@@ -175,6 +182,11 @@ impl Stream {
         matches!(self.phase, Phase::Ended { .. })
     }
 
+    /// Whether it is ours, and the peer has not answered.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self.phase, Phase::Asked(_) | Phase::Waits)
+    }
+
     /// Whether bytes may go out. The first ones need not wait for the answer: every acceptor has promised
     /// room for them.
     pub(super) fn sends(&self) -> bool {
@@ -192,7 +204,7 @@ impl Stream {
         match self.phase {
             Phase::Asked(_) => !self.due.open,
             Phase::Ended { .. } => !self.due.reset,
-            Phase::Offered | Phase::Agreed | Phase::Granted => self.outbound.unconfirmed(),
+            Phase::Waits | Phase::Offered(_) | Phase::Agreed | Phase::Granted => self.outbound.unconfirmed(),
         }
     }
 
@@ -201,6 +213,8 @@ impl Stream {
         let due = &mut self.due;
         Some(if std::mem::take(&mut due.open) {
             Say::Open
+        } else if std::mem::take(&mut due.wait) {
+            Say::Waits
         } else if std::mem::take(&mut due.answer) {
             Say::Agreed
         } else if std::mem::take(&mut due.reset) {
@@ -219,6 +233,7 @@ impl Stream {
         self.inbound.forget_confirmation();
         self.due = Due {
             open: self.due.open,
+            wait: matches!(self.phase, Phase::Offered(Some(_))),
             answer: matches!(self.phase, Phase::Agreed),
             reset: self.ended(),
             confirmation: !self.ended() && self.inbound.unconfirmed(),

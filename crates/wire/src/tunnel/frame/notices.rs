@@ -23,6 +23,8 @@ pub struct Open<'a> {
     pub permit: u64,
     /// Ties the records of both sides together.
     pub trace: [u8; 16],
+    /// What for, in the words of who asks; empty if he says nothing.
+    pub why: &'a str,
 }
 
 impl<'a> Open<'a> {
@@ -33,6 +35,8 @@ impl<'a> Open<'a> {
             subject: text(cursor)?,
             permit: varint::take(cursor)?,
             trace: cursor.array()?,
+            // Left out where it is empty, and so of one form.
+            why: if cursor.is_empty() { "" } else { text(cursor).filter(|why| !why.is_empty())? },
         })
     }
 
@@ -42,6 +46,10 @@ impl<'a> Open<'a> {
         out.counted(plain(self.subject).as_bytes());
         out.varint(self.permit);
         out.bytes(&self.trace);
+        let why = plain(self.why);
+        if !why.is_empty() {
+            out.counted(why.as_bytes());
+        }
     }
 }
 

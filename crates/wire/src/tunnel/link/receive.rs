@@ -39,6 +39,7 @@ impl Link {
             Frame::Reset { stream, code } => self.on_reset(stream, code)?,
             Frame::Open(open) => self.on_open(&open, now)?,
             Frame::Opened(stream) => self.on_opened(stream, now)?,
+            Frame::Waits { stream, text } => self.on_waits(stream, text, now)?,
             Frame::OpenRefused { stream, code, text } => self.on_refused(stream, code, text, now)?,
             Frame::Ping(number) => {
                 self.pong = Some(number);
@@ -225,8 +226,27 @@ impl Link {
         if !self.has_room() {
             return self.answer(Answer::Busy(open.stream));
         }
-        self.insert(open.stream, Phase::Offered, now);
+        self.insert(open.stream, Phase::Offered(None), now);
         self.events.push_back(Event::Offered { stream: open.stream, request: Request::of(open) });
+        Ok(())
+    }
+
+    fn on_waits(&mut self, id: StreamId, text: &str, now: Moment) -> Result<(), Breach> {
+        if id.opener() != self.side {
+            return Err(Breach::Number);
+        }
+        self.find(id)?;
+        let news = self.change(id, |stream| {
+            let news = stream.asks();
+            if news {
+                stream.phase = Phase::Waits;
+            }
+            news
+        });
+        if news == Some(true) {
+            self.progress(now);
+            self.events.push_back(Event::Waits { stream: id, text: text.into() });
+        }
         Ok(())
     }
 
@@ -236,7 +256,7 @@ impl Link {
         }
         self.find(id)?;
         let news = self.change(id, |stream| {
-            let news = matches!(stream.phase, Phase::Asked(_));
+            let news = stream.asks();
             if news {
                 stream.phase = Phase::Granted;
             }
@@ -253,7 +273,7 @@ impl Link {
         if id.opener() != self.side {
             return Err(Breach::Number);
         }
-        let asked = matches!(self.find(id)?, Some(Stream { phase: Phase::Asked(_), .. }));
+        let asked = self.find(id)?.is_some_and(|stream| stream.asks());
         if !asked {
             return self.on_reset(id, code);
         }

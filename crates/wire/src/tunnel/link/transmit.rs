@@ -72,6 +72,7 @@ impl Link {
         let phase = self.streams.get(&stream).map(|stream| &stream.phase);
         Some(match (say, phase) {
             (Say::Open, Some(Phase::Asked(request))) => Frame::Open(request.as_open(stream)),
+            (Say::Waits, Some(Phase::Offered(Some(text)))) => Frame::Waits { stream, text },
             (Say::Agreed, _) => Frame::Opened(stream),
             (Say::Ended, Some(Phase::Ended { code, refused: Some(text) })) => {
                 Frame::OpenRefused { stream, code: *code, text }
@@ -80,7 +81,7 @@ impl Link {
             (Say::Held(upto), _) => Frame::Ack { stream, upto },
             (Say::Room(upto), _) => Frame::Credit { stream, upto },
             // `say` speaks of what the phase is, and nothing changed it since.
-            (Say::Open | Say::Ended, _) => return None,
+            (Say::Open | Say::Waits | Say::Ended, _) => return None,
         })
     }
 

@@ -15,7 +15,7 @@ pub(super) fn at(ms: u64) -> Moment {
 }
 
 pub(super) fn request(service: &str) -> Request {
-    Request { service: service.into(), subject: "ana".into(), permit: 7, trace: [9; 16] }
+    Request { service: service.into(), subject: "ana".into(), permit: 7, trace: [9; 16], why: "".into() }
 }
 
 /// Both ends of a link, and what they reported.
@@ -124,6 +124,39 @@ pub(super) fn read(link: &mut Link, stream: StreamId, now: Moment) -> Vec<u8> {
 }
 
 #[test]
+fn who_is_told_what_for_he_waits_does_not_take_the_silence_for_a_lost_link() {
+    let mut pair = Pair::new(Limits::DEFAULT);
+    let stream = pair.dialer.open(request("ssh"), at(0)).unwrap();
+    pair.talk();
+    pair.acceptor.wait(stream, "somebody has to agree");
+    pair.talk();
+    let waits = Event::Waits { stream, text: "somebody has to agree".into() };
+    assert_eq!(events(&mut pair.dialer), [waits.clone()]);
+    for _ in 0..100 {
+        pair.later(1_000);
+        assert_eq!(events(&mut pair.dialer), []);
+    }
+    // Over another carrier it is told again; the question is not put twice.
+    events(&mut pair.acceptor);
+    pair.lose();
+    pair.resume(2);
+    pair.talk();
+    assert!(events(&mut pair.dialer).contains(&waits));
+    assert!(!events(&mut pair.acceptor).iter().any(|event| matches!(event, Event::Offered { .. })));
+    pair.acceptor.accept(stream);
+    pair.talk();
+    assert_eq!(events(&mut pair.dialer), [Event::Opened(stream)]);
+    let refused = pair.dialer.open(request("db"), pair.now).unwrap();
+    pair.talk();
+    pair.acceptor.wait(refused, "somebody has to agree");
+    pair.talk();
+    pair.acceptor.refuse(refused, Code::Denied, "nobody does");
+    pair.talk();
+    let told = events(&mut pair.dialer);
+    assert!(matches!(&told[1..], [Event::Refused { text, .. }] if &**text == "nobody does"), "{told:?}");
+}
+
+#[test]
 fn a_stream_opens_carries_half_closes_and_is_forgotten() {
     let mut pair = Pair::new(Limits::DEFAULT);
     let stream = pair.dialer.open(request("ssh"), at(0)).unwrap();
@@ -155,7 +188,7 @@ fn each_side_gives_out_numbers_of_its_own() {
     assert_eq!((&ours[..], &theirs[..]), (&[2, 4, 6][..], &[1, 3, 5][..]));
     pair.talk();
     assert!(pair.acceptor.knows(StreamId(6)) && !pair.acceptor.knows(StreamId(8)));
-    let reused = Open { stream: StreamId(1), service: "x", subject: "", permit: 0, trace: [0; 16] };
+    let reused = Open { stream: StreamId(1), service: "x", subject: "", permit: 0, trace: [0; 16], why: "" };
     let error = pair.acceptor.receive(Epoch::FIRST, Frame::Open(reused), at(0));
     assert_eq!(error, Err(LinkError::Breach(Breach::Number)));
 }
@@ -345,7 +378,7 @@ fn many_streams_share_the_budget_and_one_too_many_is_refused() {
     assert!(opened > 500, "{opened}");
     assert!(pair.dialer.promised() <= limits.budget && pair.acceptor.promised() <= limits.budget);
     // The acceptor is asked for more than it will hold, by a dialer that does not count.
-    let open = Open { stream: StreamId(1 << 30), service: "x", subject: "", permit: 0, trace: [0; 16] };
+    let open = Open { stream: StreamId(1 << 30), service: "x", subject: "", permit: 0, trace: [0; 16], why: "" };
     pair.acceptor.receive(Epoch::FIRST, Frame::Open(open), at(0)).unwrap();
     let mut said = Vec::new();
     pair.acceptor.fill(&mut said, usize::MAX, at(0));

@@ -57,7 +57,10 @@ proptest! {
         stream in a_stream(), number in a_number(), code in a_code(), text in a_text(), service in a_text(),
         trace in any::<[u8; 16]>(), bytes in prop::collection::vec(any::<u8>(), 1..2000),
     ) {
-        check(&Frame::Open(Open { stream, service: &service, subject: &text, permit: number, trace }));
+        let open = Open { stream, service: &service, subject: &text, permit: number, trace, why: "" };
+        check(&Frame::Open(open));
+        check(&Frame::Open(Open { why: "a valve is stuck", ..open }));
+        check(&Frame::Waits { stream, text: &text });
         check(&Frame::Opened(stream));
         check(&Frame::OpenRefused { stream, code, text: &text });
         check(&Frame::Data { stream, offset: number, bytes: &bytes });
@@ -187,6 +190,8 @@ fn malformed_bodies_are_refused() {
         (0x0f, b"\x02\x01\x01\xff", "OPEN_ERR whose text is no UTF-8"),
         (0x0f, b"\x02\x01\x05abcd", "OPEN_ERR whose text is cut"),
         (0x22, b"\x01", "STATS with half a pair"),
+        (0x28, b"\x02\x02a\n", "WAITS with a line end in its text"),
+        (0x0b, &[b"\x02\0\0\0", &[0; 16][..], b"\0"].concat(), "OPEN that says why, and nothing"),
         (0x09, b"\x06\0\0", "REFUSED for a reason that does not exist"),
         (0x09, b"\0\0\x09", "REFUSED with nine endpoints"),
     ];

@@ -75,6 +75,11 @@ enum What {
         stream: StreamId,
     },
     Open,
+    /// Somebody has agreed to a stream that was offered.
+    Agree {
+        end: usize,
+        stream: StreamId,
+    },
     Fault,
     Dial,
     Handshaken {
@@ -107,6 +112,7 @@ pub(super) struct Seen {
     closed: u64,
     reset: u64,
     refused: u64,
+    waits: u64,
     bytes: u64,
     seconds: u64,
 }
@@ -122,6 +128,7 @@ impl Seen {
         self.closed += other.closed;
         self.reset += other.reset;
         self.refused += other.refused;
+        self.waits += other.waits;
         self.bytes += other.bytes;
         self.seconds += other.seconds;
     }
@@ -131,7 +138,8 @@ impl Seen {
         assert!(self.resumes > 2 * seeds, "{self:?}");
         assert!(self.replayed > 1000 * seeds, "{self:?}");
         assert!(self.closed > seeds && self.bytes > 20_000 * seeds, "{self:?}");
-        for met in [self.planned, self.doubts, self.stale, self.attacks, self.reset, self.refused] {
+        let seen = [self.planned, self.doubts, self.stale, self.attacks, self.reset, self.refused, self.waits];
+        for met in seen {
             assert!(met > seeds / 10, "{self:?}");
         }
     }
@@ -230,6 +238,11 @@ impl World {
                 self.pump(end);
             }
             What::Tick { end, stream } => self.tick(end, stream),
+            What::Agree { end, stream } => {
+                self.ends[end].link.accept(stream);
+                self.soon(0..50, What::Tick { end, stream });
+                self.pump(end);
+            }
             What::Open => self.open(),
             What::Fault => self.fault(),
             What::Dial => self.dial(),
@@ -370,6 +383,10 @@ impl World {
         match event {
             Event::Offered { stream, request } => self.offered(end, stream, &request),
             Event::Opened(_) | Event::Writable(_) => {}
+            Event::Waits { text, .. } => {
+                assert_eq!(&*text, "somebody");
+                self.seen.waits += 1;
+            }
             Event::Readable(stream) => self.read(end, stream),
             Event::Refused { stream, code, .. } => {
                 assert!(matches!(code, Code::Denied | Code::Busy), "{code:?}");
@@ -415,6 +432,7 @@ impl World {
             subject: "ana".into(),
             permit: self.random.u64(..1000),
             trace: self.random.u128(..).to_be_bytes(),
+            why: if self.random.bool() { "a valve is stuck".into() } else { "".into() },
         };
         self.to_open -= 1;
         if let Ok(stream) = self.ends[end].link.open(request, self.now) {
@@ -434,15 +452,24 @@ impl World {
         assert_eq!((&*request.service, &*request.subject), ("echo", "ana"));
         let once = !self.ends[end].apps.contains_key(&stream);
         assert!(once, "{stream} is offered twice");
+        if self.random.u8(..4) == 0 {
+            self.ends[end].link.wait(stream, "somebody");
+            self.enlist(end, stream);
+            return self.soon(0..20_000, What::Agree { end, stream });
+        }
         self.ends[end].link.accept(stream);
         self.begin(end, stream);
     }
 
     fn begin(&mut self, end: usize, stream: StreamId) {
+        self.enlist(end, stream);
+        self.soon(0..50, What::Tick { end, stream });
+    }
+
+    fn enlist(&mut self, end: usize, stream: StreamId) {
         let app = App::new(&mut self.random);
         self.ends[end].apps.insert(stream, app);
         self.ends[end].link.set_patience(stream, Patience { detached: PATIENCE, idle: None });
-        self.soon(0..50, What::Tick { end, stream });
     }
 
     /// An application writes, and one that reads slowly reads.
