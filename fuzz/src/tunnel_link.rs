@@ -58,7 +58,13 @@ fn obey(
     out.clear();
     match command & 0xf {
         0 | 1 => {
-            let request = Request { service: "x".into(), subject: "y".into(), permit: 1, trace: [0; 16] };
+            let request = Request {
+                service: "x".into(),
+                subject: "y".into(),
+                permit: 1,
+                trace: [0; 16],
+                why: "".into(),
+            };
             live.extend(link.open(request, *now));
         }
         2 => link.accept(stream),

@@ -1,6 +1,9 @@
 //! Whom a route lets in, groups resolved to their members.
 
+use std::sync::Arc;
+
 use tieline_config as config;
+use tieline_policy::approval::Terms;
 use tieline_policy::{Access, Allow, Names, Networks};
 
 /// What the config says of `route`.
@@ -12,6 +15,14 @@ pub(crate) fn of(route: &config::Route, live: &config::Live) -> Access {
             identity: allow.identity.as_ref().map(|who| members(who, live)),
         }),
     }
+}
+
+/// What `route` says of approvals, if it needs any.
+pub(crate) fn approval(route: &config::Route, live: &config::Live) -> Option<Arc<Terms>> {
+    let config::Approval { by, holds, wait } = route.approval.as_ref()?;
+    let asks: Vec<String> = by.iter().map(ToString::to_string).collect();
+    let (asks, holds, wait) = (asks.join(", ").into(), *holds, *wait);
+    Some(Arc::new(Terms { by: members(by, live), asks, holds, wait }))
 }
 
 /// All of `who`, groups with their members.

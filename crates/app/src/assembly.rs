@@ -19,7 +19,7 @@ use tieline_pool::{Endpoint, OnLeave, Secured, Upstream};
 use tieline_registry::{Filter, Logged, Record, Registry, RouteRow, Verdict};
 use tieline_relay::{Relay, Router};
 use tieline_transport::{BindError, Bound, FarSites, Io, ListenOptions};
-use tieline_tunnel::{Agents, Tunnel};
+use tieline_tunnel::{Agents, Tunnel, Way};
 use tieline_wire::proxy;
 
 use crate::access;
@@ -48,7 +48,7 @@ fn protocol(
         config::Protocol::Postgres => {
             Arc::new(databases::postgres(listener, routes, live, trust, seats, upstreams))
         }
-        config::Protocol::Tunnel => Arc::new(tunnel(listener, routes, trust)),
+        config::Protocol::Tunnel => Arc::new(tunnel(listener, routes, live, trust)),
         // `check` refuses them, see `config::SERVED`; should one come through, nothing is let in.
         config::Protocol::Udp | config::Protocol::Mysql | config::Protocol::Wireguard => Arc::new(Unserved),
     }
@@ -56,7 +56,7 @@ fn protocol(
 
 /// Whoever shows a good certificate of ours may link up: there is one way, and nothing in the file about it.
 /// What people may reach then is what routes say.
-fn tunnel(listener: &config::Listener, routes: Routes<'_>, trust: &Trust) -> Tunnel {
+fn tunnel(listener: &config::Listener, routes: Routes<'_>, live: &config::Live, trust: &Trust) -> Tunnel {
     let place = format!("listener \"{}\"", listener.name);
     let rule = Rule::new("links", "", &place, Access::Public);
     let row = RouteRow {
@@ -77,7 +77,12 @@ fn tunnel(listener: &config::Listener, routes: Routes<'_>, trust: &Trust) -> Tun
         announce: None,
     };
     let services = routes.into_iter().flat_map(|Ways { written, shares, .. }| {
-        let way = shares.into_iter().next().map(|(_, way)| way);
+        let way = shares.into_iter().next().map(|(_, route)| Way {
+            route,
+            approval: access::approval(written, live),
+            idle: written.far_timeouts.idle,
+            max_age: written.far_timeouts.max_age,
+        });
         written.services.iter().filter_map(move |service| Some((service.clone(), way.clone()?)))
     });
     let tls = trust.listener(&listener.name);

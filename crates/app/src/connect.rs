@@ -1,5 +1,6 @@
 //! `tieline connect`: services of far sites, by the standard input and output or at local addresses.
 
+use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tieline_base::Address;
 use tieline_config::{LogFormat, LogLevel};
+use tieline_transport::Io;
 use tieline_transport::tls::CertificateFiles;
 use tieline_tunnel::{ConnectError, EnrolError, Person, PersonToken, Proxy, UserLink};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,6 +37,9 @@ pub(crate) struct ConnectArgs {
     /// The local address of the one service that is named
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// What for, in a few words; told to those who have to agree, where somebody has to
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
     /// Local addresses may be ones that other machines reach
     #[arg(long)]
     expose: bool,
@@ -81,6 +86,7 @@ pub(crate) fn run(args: &ConnectArgs) -> anyhow::Result<ExitCode> {
     let proxy = proxy::from_environment(&server)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let wish = Wish { work, why: args.why.as_str().into() };
     let code = runtime.block_on(async {
         let mut stop = Stop::listen()?;
         // Both arms may be dropped: nothing is kept of one who has not proved himself.
@@ -89,7 +95,7 @@ pub(crate) fn run(args: &ConnectArgs) -> anyhow::Result<ExitCode> {
             code = stop.code() => return anyhow::Ok(code),
         };
         match proved {
-            Ok(person) => Ok(person.link(async |link| served(link, &work, bound, &mut stop).await).await?),
+            Ok(person) => Ok(person.link(async |link| served(link, &wish, bound, &mut stop).await).await?),
             Err(error) => Ok(unproved(&error)),
         }
     })?;
@@ -117,6 +123,28 @@ impl Stop {
         }
         INTERRUPTED
     }
+}
+
+/// What is wanted, and what for.
+struct Wish {
+    work: Work,
+    why: Rc<str>,
+}
+
+/// Opens a stream to `service`, and tells on the standard error whom that waits for.
+async fn opened(link: &UserLink, service: &str, why: &str) -> Result<Io, ConnectError> {
+    let told = RefCell::new(String::new());
+    // It is told again when the link goes on over another connection.
+    let tell = |text: &str| {
+        if told.replace(text.into()) != text {
+            say(&format!("waiting for approval: {text}"));
+        }
+    };
+    let opened = link.open(service, why, tell).await?;
+    if !told.borrow().is_empty() {
+        say(&format!("approved: {service} is open"));
+    }
+    Ok(opened)
 }
 
 /// What is to be done with a link.
@@ -247,16 +275,16 @@ fn own(file: &Path, metadata: &Metadata) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn served(link: UserLink, work: &Work, bound: Vec<Forward>, stop: &mut Stop) -> u8 {
+async fn served(link: UserLink, wish: &Wish, bound: Vec<Forward>, stop: &mut Stop) -> u8 {
     let terminal = std::io::stderr().is_terminal();
     let telling = state::tell(link.clone(), terminal);
     let working = async {
-        match work {
-            Work::Stdio(service) => match stdio::join(&link, service).await {
+        match &wish.work {
+            Work::Stdio(service) => match stdio::join(&link, service, &wish.why).await {
                 Ok(()) => Ok(()),
                 Err(error) => Err((service.clone(), error)),
             },
-            Work::Forwards => forward::all(Rc::new(link.clone()), bound).await,
+            Work::Forwards => forward::all(Rc::new(link.clone()), wish.why.clone(), bound).await,
         }
     };
     // All arms may be dropped: the first only tells, and never ends; the link is ended in order afterwards.
@@ -301,6 +329,7 @@ mod tests {
         ConnectArgs {
             services: services.iter().map(|&service| service.into()).collect(),
             listen: listen.map(Into::into),
+            why: String::new(),
             expose: false,
             server: None,
             token_file: None,

@@ -204,6 +204,7 @@ impl House {
     async fn obey(&mut self, compiled: Compiled) -> tieline_conn::Swept {
         self.keepers.start(compiled.new_upstreams);
         let swept = self.server.deliver(compiled.snapshot).await;
+        self.assembly.agents().ask_again();
         self.keepers.end(&compiled.gone_upstreams);
         self.assembly.retire(&self.config.live);
         swept

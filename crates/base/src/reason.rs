@@ -44,10 +44,12 @@ reasons! {
     MaxAge = "max-age",
     /// Its route's schedule closed, and the grace ran out.
     Schedule = "schedule",
+    /// The approval that it was opened by has had its time.
+    ApprovalEnded = "approval-ended",
     /// An operator ended it.
     Killed = "killed",
-    /// A change of config or of policy no longer allows it: at once where policy says no, after its
-    /// route's grace where its listener or route is gone or leads elsewhere.
+    /// A change of config or of policy no longer allows it: at once where policy says no or an approval is
+    /// taken back, after its route's grace where its listener or route is gone or leads elsewhere.
     Revoked = "revoked",
     /// It was asked to leave (a drain, a stop, an endpoint that is gone), and its time ran out.
     Drained = "drained",
@@ -111,6 +113,8 @@ reasons! {
     RefusedNoRoute = "refused:no-route",
     /// Policy does not allow it.
     RefusedPolicy = "refused:policy",
+    /// Somebody had to agree, and said no, or nothing for `approval.wait` of its route.
+    RefusedApproval = "refused:approval",
     /// Its route's schedule is closed.
     RefusedSchedule = "refused:schedule",
     /// Its source may not speak the PROXY protocol, which the listener requires.

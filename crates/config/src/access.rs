@@ -36,6 +36,12 @@ pub struct Who {
     pub place: Place,
 }
 
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", if self.group { GROUP } else { "" }, self.name)
+    }
+}
+
 impl Allow {
     /// Whether nobody may, whoever comes from anywhere.
     pub fn is_nobody(&self) -> bool {
@@ -100,7 +106,7 @@ fn read_allow(mut fields: Fields, problems: &mut Problems) -> Spot<Allow> {
     Spot { value: allow, place }
 }
 
-/// Who somebody may prove to be, or a group.
+/// Who somebody may prove to be, or a group, as it is written.
 pub(crate) fn identity(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix(GROUP).unwrap_or(text);
     let sound = text.len() <= 255 && !text.chars().any(char::is_control) && bare.trim() == bare;
@@ -114,7 +120,7 @@ pub(crate) fn identity(text: &str) -> Result<String, String> {
     ))
 }
 
-fn who(Spot { value, place }: Spot<String>) -> Who {
+pub(crate) fn who(Spot { value, place }: Spot<String>) -> Who {
     match value.strip_prefix(GROUP) {
         Some(name) => Who { name: name.into(), group: true, place },
         None => Who { name: value, group: false, place },

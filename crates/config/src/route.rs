@@ -22,6 +22,7 @@ use crate::rewrite::{self, Rewrite};
 use crate::schedule::Schedule;
 use crate::session::{self, Mirror, Session};
 use crate::sni::Sni;
+use crate::support::{self, Approval, FarTimeouts};
 use crate::words::{PriorityWord, ReplicaReads, RouteRole};
 
 /// What goes where, and for whom.
@@ -71,6 +72,10 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// Who decides about its connections.
     pub access: Access,
+    /// Who has to agree before a far service is opened by it; none: nobody.
+    pub approval: Option<Approval>,
+    /// How long streams to far services may last.
+    pub far_timeouts: FarTimeouts,
     /// How important what comes this way is.
     pub priority: Priority,
     /// When it is open; none: always.
@@ -154,6 +159,7 @@ pub(crate) fn read(
     let session = session::session(&mut fields, forwards, problems);
     let mirror = session::mirror(&mut fields, action.as_ref().map(|it| &it.value), problems);
     let access = access::read(&mut fields, place, problems);
+    let (approval, far_timeouts) = (support::approval(&mut fields), support::timeouts(&mut fields, problems));
     let priority = fields.word("priority", PriorityWord::from_word).map_or(Priority::Normal, priority);
     let schedule = schedule(fields.list("schedule"), problems);
     let grace = fields.value("grace");
@@ -182,6 +188,8 @@ pub(crate) fn read(
         session,
         mirror,
         access,
+        approval,
+        far_timeouts,
         priority,
         schedule,
         grace,

@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use tieline_base::{Bytes, Percent, Priority, Verifier};
 use tieline_config::{
     Access, AccessLog, Action, Allow, Auth, Balance, Carrier, Checked, Condition, Config, Due, Edits,
-    Expected, FILE_BYTES_MAX, HashBy, HealthCheck, HttpMatch, ListenerTls, Part, Password, PathPart,
-    PathRewrite, Patience, PoolMode, PoolReset, Problem, Protocol, Redirect, ReplicaReads, Respond, RetryOn,
-    Rewrite, Role, Route, Segment, Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers, restart_needed,
+    Expected, FILE_BYTES_MAX, FarTimeouts, HashBy, HealthCheck, HttpMatch, ListenerTls, Part, Password,
+    PathPart, PathRewrite, Patience, PoolMode, PoolReset, Problem, Protocol, Redirect, ReplicaReads, Respond,
+    RetryOn, Rewrite, Role, Route, Segment, Severity, Sni, TlsIdentity, UpstreamTls, Verify, Workers,
+    restart_needed,
 };
 
 const LEAST: &str = include_str!("right/least.toml");
@@ -57,10 +58,24 @@ fn an_agents_file_says_whom_it_dials_and_what_it_offers() {
 #[test]
 fn endpoints_behind_agents_stand_beside_others() {
     let config = config(TUNNEL);
-    assert!(config.live.listener("gate").unwrap().routes.is_empty());
     let endpoints = &config.live.upstream("plant-7").unwrap().endpoints;
     let labels: Vec<_> = endpoints.iter().map(|it| (it.address.to_string(), it.tier)).collect();
     assert_eq!(labels, [("agent:plant-7/ssh".into(), 1), ("agent:plant-8/ssh".into(), 2)]);
+}
+
+#[test]
+fn a_route_to_far_services_says_who_has_to_agree_and_for_how_long() {
+    let config = config(TUNNEL);
+    let [asked, by_operators] = &config.live.listener("gate").unwrap().routes[..] else { panic!() };
+    let approval = asked.approval.as_ref().unwrap();
+    let by: Vec<String> = approval.by.iter().map(ToString::to_string).collect();
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    assert_eq!(by, ["lead", "group:leads"]);
+    assert_eq!((approval.holds, approval.wait), (minutes(30), minutes(15)));
+    assert_eq!(asked.far_timeouts, FarTimeouts { idle: Some(minutes(15)), max_age: Some(minutes(480)) });
+    let approval = by_operators.approval.as_ref().unwrap();
+    assert_eq!((approval.by.len(), approval.holds), (0, minutes(120)));
+    assert_eq!(by_operators.far_timeouts, FarTimeouts::default());
 }
 
 #[test]

@@ -9,12 +9,13 @@ use serde::Serialize;
 use tieline_base::Secret;
 use tieline_config::Live;
 use tieline_conn::{Server, Swept};
-use tieline_policy::AdminPermit;
-use tieline_tunnel::Agents;
+use tieline_policy::{AdminPermit, Proved};
+use tieline_tunnel::{Agents, PersonToken, TokenError};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::access_log::AccessLog;
+use crate::api::Answers;
 use crate::events::{Event, Events};
 use crate::metrics::Exposition;
 
@@ -156,6 +157,19 @@ impl Plane {
     /// What the plane is made of.
     pub(crate) fn parts(&self, _permit: &AdminPermit) -> &Parts {
         &self.0.parts
+    }
+
+    /// Where whoever has proved that he `answers` requests for approvals does so.
+    pub(crate) fn approvals(&self, _answers: &Answers) -> &Agents {
+        &self.0.parts.agents
+    }
+
+    /// Whom a person's `token` proves.
+    ///
+    /// # Errors
+    /// [`TokenError`]: nobody.
+    pub(crate) async fn person(&self, token: PersonToken) -> Result<Arc<Proved>, TokenError> {
+        self.0.parts.agents.proved(token).await
     }
 
     /// How many reloads there were.

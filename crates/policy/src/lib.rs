@@ -5,6 +5,7 @@
 //! the verbs of operators. Refuses to know sockets, config syntax and protocols. Start with [`Rule::decide`].
 
 mod admin;
+pub mod approval;
 mod networks;
 
 use std::collections::HashSet;
@@ -55,9 +56,8 @@ pub struct Names {
 }
 
 impl Names {
-    fn hold(&self, identity: &Identity) -> bool {
-        let belongs = |proved: &Proved| proved.groups.iter().any(|group| self.groups.contains(group));
-        identity.proved().is_some_and(|proved| self.names.contains(&proved.name) || belongs(proved))
+    fn hold(&self, proved: &Proved) -> bool {
+        self.names.contains(&proved.name) || proved.groups.iter().any(|group| self.groups.contains(group))
     }
 }
 
@@ -66,7 +66,10 @@ impl Allow {
         let from = |from: &Networks| subject.client.ip().is_some_and(|ip| from.contains(ip));
         (self.from.is_some() || self.identity.is_some())
             && self.from.as_ref().is_none_or(from)
-            && self.identity.as_ref().is_none_or(|names| names.hold(subject.identity))
+            && self
+                .identity
+                .as_ref()
+                .is_none_or(|names| subject.identity.proved().is_some_and(|who| names.hold(who)))
     }
 }
 

@@ -10,27 +10,30 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tieline_base::{Clock, FarService, Labels, Moment, Reason};
+use tieline_base::{Clock, FarService, Labels, Moment, Proved, Reason};
 use tieline_registry::{Record, Verdict};
 use tieline_transport::{DialFar, Io};
 use tieline_wire::tunnel::{Code, LinkId, Request};
 
+use crate::approvals::Approvals;
 use crate::authority::{Authority, AuthorityError};
 use crate::known::{Known, Standing};
 use crate::live::LiveLink;
-use crate::people::People;
+use crate::people::{People, PersonToken};
 use crate::roster::Roster;
 use crate::server::Shown;
 use crate::sha::random;
 use crate::stream::LinkStream;
+use crate::token::TokenError;
 use crate::turns::Turns;
-use crate::visits::Visits;
+use crate::visits::{Guest, Visits};
 
 /// Every agent that is linked up, by name. It outlives configs.
 pub struct Agents {
     roster: Arc<Roster>,
     people: People,
     visits: Visits,
+    approvals: Approvals,
     authority: Mutex<Option<Arc<Authority>>>,
     seats: Mutex<HashMap<String, Seat>>,
     /// What is remembered of agents, linked up or not.
@@ -104,8 +107,8 @@ impl Agents {
     pub fn new(data: &Path) -> Arc<Agents> {
         let (authority, seats, sites) = Default::default();
         let (roster, looked) = (Arc::new(Roster::at(data)), Mutex::new(Moment(0)));
-        let (people, visits) = (People::of(data), Visits::default());
-        Arc::new(Agents { roster, people, visits, authority, seats, sites, looked })
+        let (people, visits, approvals) = (People::of(data), Visits::default(), Approvals::default());
+        Arc::new(Agents { roster, people, visits, approvals, authority, seats, sites, looked })
     }
 
     /// The authority that they are believed by; it is made if it is not there. Blocks the first time.
@@ -133,6 +136,21 @@ impl Agents {
 
     pub(crate) fn visits(&self) -> &Visits {
         &self.visits
+    }
+
+    /// Whom `token` proves.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn proved(&self, token: PersonToken) -> Result<Arc<Proved>, TokenError> {
+        let people = self.people.clone();
+        let proved = tokio::task::spawn_blocking(move || people.proved_by(&token)).await;
+        let entry = proved.map_err(|_| TokenError::Revoked)??;
+        Ok(Arc::new(Guest(entry).proved()))
+    }
+
+    pub(crate) fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     /// Whether whoever shows this may link up. Waits for nothing.
@@ -268,10 +286,12 @@ impl Agents {
     }
 
     /// Ends the links of agents whose certificates are good no longer, and of people whose tokens are, if
-    /// any was admitted or revoked since it was last asked, and of those whose time is over. Costs two
-    /// `stat`s; to be called a few times a second, by a thread that nobody waits for.
+    /// any was admitted or revoked since it was last asked, and of those whose time is over; and approvals
+    /// that have had theirs. Costs two `stat`s; to be called a few times a second, by a thread that nobody
+    /// waits for.
     pub fn judge_again(&self) {
         self.visits.judge_again(&self.people);
+        self.end_approvals();
         let changed = self.roster.refresh();
         let now = Clock::now();
         let mut looked = lock(&self.looked);
@@ -352,7 +372,7 @@ impl Agents {
         };
         let link = lock(&self.seats).get(&far.agent).map(|seat| seat.link.clone()).ok_or_else(absent)?;
         let (service, subject) = (far.service.as_str().into(), subject.into());
-        let request = Request { service, subject, permit: 0, trace: random()? };
+        let request = Request { service, subject, permit: 0, trace: random()?, why: "".into() };
         link.open(request).map_err(|code| {
             let text = format!("agent \"{}\" takes no stream: {code}", far.agent);
             io::Error::new(io::ErrorKind::ConnectionRefused, text)

@@ -149,22 +149,24 @@ impl UserLink {
         let _ = self.standing.changed().await;
     }
 
-    /// Opens a stream to `service`, as `AGENT/SERVICE`. Waits for a link, and has no deadline of its own.
+    /// Opens a stream to `service`, as `AGENT/SERVICE`, and says `why` to those who have to agree, if any do:
+    /// `tell` is told who, and the wait is theirs. Waits for a link, and has no deadline of its own.
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn open(&self, service: &str) -> Result<Io, ConnectError> {
+    pub async fn open(&self, service: &str, why: &str, tell: impl Fn(&str)) -> Result<Io, ConnectError> {
         let link = self.up().await?;
         let request = Request {
             service: service.into(),
             subject: "".into(),
             permit: 0,
             trace: random().map_err(|error| ConnectError::Broken(error.to_string()))?,
+            why: why.into(),
         };
         let stream = link.open(request).map_err(|code| self.why(Some(code), code.to_string()))?;
-        stream.opened().await.map_err(|error| self.error(&error))?;
         let (_, id) = stream.handle();
         link.act(|core| core.link.set_patience(id, Patience { detached: AWAY_MAX, idle: None }));
+        stream.opened_telling(tell).await.map_err(|error| self.error(&error))?;
         Ok(Io::Stream(Box::new(stream)))
     }
 
@@ -191,7 +193,7 @@ impl UserLink {
             Some(Code::Denied | Code::Unknown) => ConnectError::Refused(text),
             Some(Code::Unreachable | Code::Timeout) => ConnectError::Unreachable(text),
             Some(Code::Killed) => ConnectError::Killed,
-            Some(Code::Expired) => ConnectError::Expired(text),
+            Some(Code::Expired | Code::Idle) => ConnectError::Expired(text),
             // The link is over because the server wants it no more.
             _ if self.state() == LinkState::Refused => ConnectError::Refused(NOT_WELCOME.into()),
             _ => ConnectError::Broken(text),

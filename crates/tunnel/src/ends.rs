@@ -43,6 +43,8 @@ pub(crate) struct End {
     /// The peer agreed to it.
     pub(crate) open: bool,
     pub(crate) ended: Option<Ended>,
+    /// What for the peer's answer waits; told once.
+    pub(crate) waits: Option<Box<str>>,
     /// Nobody speaks through it any more: it only ends in order.
     pub(crate) orphan: bool,
 }

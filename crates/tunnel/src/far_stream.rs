@@ -3,22 +3,43 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
-use tieline_base::{Clock, FarService, Fault, Reason, Stage, Whose};
-use tieline_conn::{Connection, Outcome};
-use tieline_registry::{Chosen, Record};
+use tieline_base::{Clock, FarService, Fault, Moment, Reason, Stage, Whose};
+use tieline_conn::{Connection, Outcome, Route};
+use tieline_policy::approval::{ApprovalId, State, Terms, Wish};
+use tieline_registry::{Chosen, Record, Verdict};
 use tieline_transport::{Closed, Duplex, Io, Meter, Side};
 use tieline_wire::tunnel::{Code, Patience, Request, StreamId};
+use tokio::sync::watch;
 
 use crate::agents::Agents;
+use crate::alarm::Alarm;
+use crate::approvals;
 use crate::host::AWAY_MAX;
 use crate::live::LiveLink;
 use crate::server::Tunnel;
 use crate::stream::{code_in, said_in};
 
+/// The way to services that people may ask for.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Who may.
+    pub route: Arc<Route>,
+    /// Who has to agree each time; `None`: nobody.
+    pub approval: Option<Arc<Terms>>,
+    /// How long no byte may move; `None`: for ever.
+    pub idle: Option<Duration>,
+    /// How long a stream may live; `None`: for ever.
+    pub max_age: Option<Duration>,
+}
+
 /// How long an agent may take to reach its service. It has a time of its own, which is shorter.
 const OPEN_MAX: Duration = Duration::from_secs(10);
+
+/// How long a stream waits for its person: as long as its link does.
+const PATIENCE: Patience = Patience { detached: AWAY_MAX, idle: None };
 
 /// What a person is told who may not, whatever the reason: whether there is such a service is none of his
 /// business.
@@ -34,7 +55,7 @@ pub(crate) async fn serve(
 ) -> Outcome {
     // Dropped last: until then it says what became of the stream, should nobody else.
     let mut asked = Asked { link, id, record: connection.record().clone(), agents, answered: false };
-    let (mut duplex, far) = match asked.open(&connection, &request).await {
+    let (mut duplex, far, way) = match asked.open(&connection, &request).await {
         Ok(opened) => opened,
         Err(fault) => {
             asked.refuse(&fault);
@@ -45,7 +66,12 @@ pub(crate) async fn serve(
     let mut cut = Cut { near: &asked, far, cut: true };
     let held = connection.into_held();
     held.record.enter(Stage::Relay, Clock::now());
-    let closed = poll_fn(|cx| duplex.poll(&Row(&held.record), cx)).await;
+    let mut limits = Limits::begin(&way, &held.record);
+    let closed = poll_fn(|cx| {
+        limits.poll(&held.record, cx);
+        duplex.poll(&Row(&held.record), cx)
+    })
+    .await;
     cut.cut = false;
     // Who ordered the end knows better why than those who see it.
     match (held.record.leaving(), &closed.error) {
@@ -68,18 +94,16 @@ impl Asked {
         &mut self,
         connection: &Connection,
         request: &Request,
-    ) -> Result<(Duplex, (Arc<LiveLink>, StreamId)), Fault> {
+    ) -> Result<(Duplex, (Arc<LiveLink>, StreamId), Way), Fault> {
         let far = service(&request.service).ok_or_else(no_route)?;
         let record = &self.record;
         let (endpoint, why) = (far.to_string(), "its person asked for it");
         record.set_chosen(Chosen { endpoint: endpoint.as_str().into(), why: Box::new(why) });
         self.agents.visits().passes(&far.agent, record);
-        let client = record.parent().map_or(record.client(), |host| host.client());
-        record.set_client(Some(client));
-        let tunnel = connection.current::<Tunnel>()?;
-        let route = tunnel.service(&far).cloned();
-        connection.decide(route.as_ref(), client, Clock::now())?;
-        let route = route.ok_or_else(no_route)?;
+        // However long he waits for somebody else, he comes back as who he is.
+        self.link.act(|core| core.link.set_patience(self.id, PATIENCE));
+        let way = self.let_through(connection, &far, &request.why).await?;
+        let (record, client) = (&self.record, self.record.client());
         record.enter(Stage::Acquire, Clock::now());
         let subject = connection.identity().name().unwrap_or_default();
         let opening = tokio::time::timeout(OPEN_MAX, self.agents.open(&far, subject));
@@ -87,20 +111,74 @@ impl Asked {
         let opened = tokio::select! {
             opened = opening => opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = poll_fn(|cx| self.link.poll_gone(self.id, cx)) => {
-                return Err(Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset));
+                return Err(gone());
             }
         };
         let stream = opened.map_err(unreached)?;
         let far = stream.handle();
-        let near = self
-            .link
-            .accept(self.id)
-            .ok_or_else(|| Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset))?;
+        let near = self.link.accept(self.id).ok_or_else(gone)?;
         self.answered = true;
-        let patience = Patience { detached: AWAY_MAX, idle: None };
-        self.link.act(|core| core.link.set_patience(self.id, patience));
         let duplex = Duplex::new(Io::Stream(Box::new(near)), Io::Stream(Box::new(stream)), Vec::new());
-        Ok((duplex.throttled(route.throttles(client)), far))
+        Ok((duplex.throttled(way.route.throttles(client)), far, way))
+    }
+
+    /// Decides, and waits for an approval where one is needed; then decides again, because that took its
+    /// time.
+    async fn let_through(&self, connection: &Connection, far: &FarService, why: &str) -> Result<Way, Fault> {
+        let record = &self.record;
+        let (person, service) = (connection.identity().name().unwrap_or_default(), named(far));
+        let wish = Wish { person, service: &service, why };
+        let mut changes = self.agents.approvals().changes();
+        let mut waits = None;
+        loop {
+            let client = record.parent().map_or(record.client(), |host| host.client());
+            record.set_client(Some(client));
+            let way = connection.current::<Tunnel>()?.service(far).cloned();
+            connection.decide(way.as_ref().map(|way| &way.route), client, Clock::now())?;
+            let way = way.ok_or_else(no_route)?;
+            let Some(terms) = &way.approval else { return Ok(way) };
+            let asked = self.agents.approvals().ask(&wish, terms).map_err(unapproved)?;
+            if let State::Approved(_) = asked.state {
+                record.note(approvals::said(&asked));
+                self.agents.visits().passes_by(asked.id, record);
+                // Whoever takes it back from here on finds the stream.
+                if self.agents.approvals().holds(asked.id, terms) {
+                    return Ok(way);
+                }
+                continue;
+            }
+            if waits.replace(asked.id) != Some(asked.id) {
+                let text = approvals::asks(&asked);
+                record.note(format!("waits for approval: {text}"));
+                self.link.act(|core| core.link.wait(self.id, &text));
+            }
+            self.answer(connection, asked.id, &mut changes).await?;
+        }
+    }
+
+    /// Waits until the request `id` was approved, or has to be put anew.
+    async fn answer(
+        &self,
+        connection: &Connection,
+        id: ApprovalId,
+        changes: &mut watch::Receiver<()>,
+    ) -> Result<(), Fault> {
+        let asked_by = connection.generation();
+        loop {
+            let request = self.agents.approvals().look(id);
+            match request.as_ref().map(|request| request.state) {
+                Some(State::Denied | State::Unanswered) => {
+                    return Err(unapproved(request.as_ref().map(approvals::said).unwrap_or_default()));
+                }
+                Some(State::Waits(_)) if connection.generation() == asked_by => {}
+                _ => return Ok(()),
+            }
+            // Both arms may be dropped.
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = poll_fn(|cx| self.link.poll_gone(self.id, cx)) => return Err(gone()),
+            }
+        }
     }
 
     fn refuse(&mut self, fault: &Fault) {
@@ -108,6 +186,9 @@ impl Asked {
         let (code, text) = match fault.reason {
             Reason::RefusedPolicy | Reason::RefusedNoRoute => (Code::Denied, NOT_ALLOWED.to_owned()),
             Reason::RefusedSchedule => (Code::Denied, "it is not open at this time".into()),
+            Reason::RefusedApproval => {
+                (Code::Denied, fault.source.as_ref().map(ToString::to_string).unwrap_or_default())
+            }
             Reason::TimeoutConnect => (Code::Timeout, "its site does not answer".into()),
             Reason::Unreachable => {
                 let error = fault.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
@@ -151,10 +232,34 @@ pub(crate) fn code_of(why: Option<Reason>) -> Code {
     match why {
         Some(Reason::Killed) => Code::Killed,
         Some(Reason::Revoked | Reason::RefusedPolicy) => Code::Denied,
-        Some(Reason::MaxAge | Reason::Schedule) => Code::Expired,
+        Some(Reason::MaxAge | Reason::Schedule | Reason::ApprovalEnded) => Code::Expired,
         Some(Reason::Idle) => Code::Idle,
         Some(Reason::Drained) => Code::Draining,
         _ => Code::Aborted,
+    }
+}
+
+/// How long a stream may last, by its route.
+struct Limits {
+    dies: Moment,
+    alarm: Alarm,
+}
+
+impl Limits {
+    fn begin(way: &Way, record: &Record) -> Limits {
+        let now = Clock::now();
+        record.touch(now);
+        record.expect(way.idle.unwrap_or(Duration::MAX), Reason::Idle);
+        let dies = way.max_age.map_or(Moment(u64::MAX), |age| now.after(age));
+        Limits { dies, alarm: Alarm::default() }
+    }
+
+    /// Orders the end when the time has come.
+    fn poll(&mut self, record: &Record, cx: &mut Context<'_>) {
+        if self.alarm.poll(self.dies, cx).is_ready() {
+            record.end(Verdict { at: self.dies, reason: Reason::MaxAge });
+            self.dies = Moment(u64::MAX);
+        }
     }
 }
 
@@ -172,6 +277,19 @@ pub(crate) fn service(text: &str) -> Option<FarService> {
     let (agent, service) = text.split_once('/')?;
     let named = tieline_base::is_far_name(agent) && tieline_base::is_far_name(service);
     named.then(|| FarService { agent: agent.into(), service: service.into() })
+}
+
+/// `AGENT/SERVICE`, as whoever asks for it writes it.
+fn named(far: &FarService) -> String {
+    format!("{}/{}", far.agent, far.service)
+}
+
+fn unapproved(why: impl ToString) -> Fault {
+    Fault::new(Stage::Authorize, Whose::Client, Reason::RefusedApproval).because(why.to_string())
+}
+
+fn gone() -> Fault {
+    Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset)
 }
 
 fn no_route() -> Fault {

@@ -259,10 +259,14 @@ impl Host {
         let tunnel = self.children.parent().current::<Tunnel>().ok();
         self.agents.visits().tell_inside(&self.record, &text, |stream| {
             stream.set_client(Some(client));
-            let route = tunnel.as_ref().and_then(|tunnel| tunnel.service_of(stream));
+            let way = tunnel.as_ref().and_then(|tunnel| tunnel.service_of(stream));
             let subject = Subject { client, identity: stream.identity() };
-            let denied = match route.map(|route| route.rule.decide(&subject)) {
-                Some(Ok(_)) => return,
+            let disapproved = || tunnel.as_ref().and_then(|tunnel| tunnel.disapproves(stream));
+            let denied = match way.map(|way| way.route.rule.decide(&subject)) {
+                Some(Ok(_)) => match disapproved() {
+                    Some(why) => why,
+                    None => return,
+                },
                 Some(Err(denied)) => denied.to_string(),
                 None => "no route leads there any more".into(),
             };

@@ -12,6 +12,7 @@
 mod agent;
 mod agents;
 mod alarm;
+mod approvals;
 mod attempts;
 mod authority;
 mod carrier;
@@ -49,6 +50,7 @@ pub use authority::{AGENT_PREFIX, Authority, AuthorityError, SERVER_NAME};
 pub use connect::{ConnectError, LinkState, Person, UserLink};
 pub use enrol::{EnrolError, enrol};
 pub use examination::{Examination, Findings, Hindrance, Kind, Passage, Step};
+pub use far_stream::Way;
 pub use identity::{Identity, IdentityError, Term};
 pub use known::{Good, Known, Standing};
 pub use people::{People, PersonEntry, PersonToken};

@@ -337,6 +337,11 @@ impl Core {
         self.ends.get(&id).is_some_and(|end| end.open)
     }
 
+    /// What for the peer's answer waits, if that is news.
+    pub(crate) fn take_wait(&mut self, id: StreamId) -> Option<Box<str>> {
+        self.ends.get_mut(&id)?.waits.take()
+    }
+
     /// How the stream ended, if it did.
     pub(crate) fn ended(&self, id: StreamId) -> Option<Ended> {
         match self.ends.get(&id) {
@@ -419,6 +424,10 @@ impl Core {
                 Event::Opened(id) => self.at(id, |end| {
                     end.open = true;
                     end.wake();
+                }),
+                Event::Waits { stream, text } => self.at(stream, |end| {
+                    end.waits = Some(text);
+                    wake(&mut end.reader);
                 }),
                 Event::Refused { stream, code, text } => {
                     self.ends_by(stream, Ended::Broken(code, Some(text)))

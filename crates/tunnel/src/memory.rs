@@ -141,7 +141,13 @@ mod tests {
 
         /// A stream from the far end, which writes as much as it may, up to `most`.
         fn pour(&self, most: usize) -> (StreamId, usize) {
-            let request = Request { service: "x".into(), subject: "".into(), permit: 0, trace: [0; 16] };
+            let request = Request {
+                service: "x".into(),
+                subject: "".into(),
+                permit: 0,
+                trace: [0; 16],
+                why: "".into(),
+            };
             let id = self.far.act(|core| core.link.open(request, Clock::now())).unwrap();
             self.talk();
             let (taken, _) = self.near.look(|core| core.take_offered()).unwrap();

@@ -20,6 +20,7 @@ use crate::alarm::Alarm;
 use crate::authority::AGENT_PREFIX;
 use crate::carrier::{Carrier, Medium, Parting, Passing};
 use crate::enrol::{self, Enrolled};
+use crate::far_stream::Way;
 use crate::greeting::{First, GreetingError, exporter, refuse, welcome};
 use crate::known::Standing;
 use crate::live::LiveLink;
@@ -35,7 +36,7 @@ pub struct Tunnel {
     agents: Arc<Agents>,
     route: Arc<Route>,
     /// What people may ask for, the most exact first.
-    services: Vec<(FarMatch, Arc<Route>)>,
+    services: Vec<(FarMatch, Way)>,
     /// How TLS ends inside a WebSocket: as it does around it.
     tls: Option<Arc<ServerTls>>,
 }
@@ -55,7 +56,7 @@ impl Tunnel {
     pub fn new(
         agents: Arc<Agents>,
         route: Arc<Route>,
-        mut services: Vec<(FarMatch, Arc<Route>)>,
+        mut services: Vec<(FarMatch, Way)>,
         tls: Option<Arc<ServerTls>>,
     ) -> Self {
         services.sort_by_key(|(takes, _)| std::cmp::Reverse(takes.rank()));
@@ -63,15 +64,24 @@ impl Tunnel {
     }
 
     /// The way to `far`, if there is one.
-    pub(crate) fn service(&self, far: &FarService) -> Option<&Arc<Route>> {
-        let takes = |(takes, _): &&(FarMatch, Arc<Route>)| takes.takes(&far.agent, &far.service);
-        self.services.iter().find(takes).map(|(_, route)| route)
+    pub(crate) fn service(&self, far: &FarService) -> Option<&Way> {
+        let takes = |(takes, _): &&(FarMatch, Way)| takes.takes(&far.agent, &far.service);
+        self.services.iter().find(takes).map(|(_, way)| way)
     }
 
     /// The way that the stream of `record` would take.
-    pub(crate) fn service_of(&self, record: &Record) -> Option<&Arc<Route>> {
+    pub(crate) fn service_of(&self, record: &Record) -> Option<&Way> {
         let endpoint = record.endpoint()?;
         self.service(&far_stream::service(endpoint.strip_prefix(AGENT_PREFIX)?)?)
+    }
+}
+
+impl Tunnel {
+    /// Why the stream of `record` may not go on for want of an approval; `None` if it may, or still waits for
+    /// one.
+    pub(crate) fn disapproves(&self, record: &Record) -> Option<String> {
+        let terms = self.service_of(record)?.approval.as_ref()?;
+        self.agents.disapproves(record, terms)
     }
 }
 
@@ -86,7 +96,7 @@ impl Protocol for Tunnel {
         let Some(shown) = Shown::by(record.identity(), tls) else {
             let known = Guest::by(record.identity(), self.agents.people(), tls).is_some();
             let gone = || format!("what \"{}\" was proved by is good no longer", record.identity());
-            return (!known).then(gone);
+            return if known { self.disapproves(record) } else { Some(gone()) };
         };
         let standing = self.agents.standing(&shown);
         (standing != Standing::Good).then(|| format!("agent \"{}\": {}", shown.agent, told(standing)))
@@ -102,7 +112,7 @@ impl Protocol for Tunnel {
 
     fn route_of(&self, record: &Record) -> Option<Arc<Route>> {
         match record.parent() {
-            Some(_) => self.service_of(record).cloned(),
+            Some(_) => self.service_of(record).map(|way| way.route.clone()),
             None => Some(self.route.clone()),
         }
     }

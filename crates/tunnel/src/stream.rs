@@ -38,15 +38,30 @@ impl LinkStream {
     /// # Errors
     /// Why it did not, or what broke the stream meanwhile.
     pub(crate) async fn opened(&self) -> io::Result<()> {
+        self.opened_telling(|_| {}).await
+    }
+
+    /// [`LinkStream::opened`], which is told what for the peer's answer waits.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn opened_telling(&self, tell: impl Fn(&str)) -> io::Result<()> {
         poll_fn(|cx| {
-            self.link.act(|core| match core.ended(self.id) {
-                Some(Ended::Broken(code, text)) => Poll::Ready(Err(refused(code, text.as_deref()))),
-                _ if core.is_open(self.id) => Poll::Ready(Ok(())),
-                _ => {
-                    core.on_readable(self.id, cx);
-                    Poll::Pending
-                }
-            })
+            let (waits, opened) = self.link.act(|core| {
+                let opened = match core.ended(self.id) {
+                    Some(Ended::Broken(code, text)) => Poll::Ready(Err(refused(code, text.as_deref()))),
+                    _ if core.is_open(self.id) => Poll::Ready(Ok(())),
+                    _ => {
+                        core.on_readable(self.id, cx);
+                        Poll::Pending
+                    }
+                };
+                (core.take_wait(self.id), opened)
+            });
+            if let Some(waits) = waits {
+                tell(&waits);
+            }
+            opened
         })
         .await
     }

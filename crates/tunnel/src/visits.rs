@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tieline_base::{ClientAddr, Clock, ConnectionId, Fault, Identity, Proved, Reason, Stage, Whose};
+use tieline_policy::approval::ApprovalId;
 use tieline_registry::{Record, Verdict};
 use tieline_transport::tls::{Fingerprint, ServerTls, Voucher, serial_of, valid_since, valid_until};
 use tieline_wire::tunnel::{Code, LinkId};
@@ -53,6 +54,8 @@ pub(crate) struct Move {
 /// A stream, and the agent that it leads through.
 struct Through {
     agent: String,
+    /// The approval that it was opened by, where one was needed.
+    approval: Option<ApprovalId>,
     record: Arc<Record>,
 }
 
@@ -127,9 +130,14 @@ impl Guest {
             return shown.clone();
         }
         let certificates = shown.proved().map(|proved| proved.certificates.clone()).unwrap_or_default();
+        Identity::Proved(Arc::new(Proved { certificates, ..self.proved() }))
+    }
+
+    /// The same without a certificate, for who shows the token itself.
+    pub(crate) fn proved(&self) -> Proved {
         let groups = self.0.groups.iter().map(|group| group.as_str().into()).collect();
         let (name, by) = (self.0.name.as_str().into(), format!("token {}", self.0.id).into());
-        Identity::Proved(Arc::new(Proved { name, by, groups, certificates }))
+        Proved { name, by, groups, certificates: Vec::new() }
     }
 }
 
@@ -167,8 +175,30 @@ impl Visits {
 
     /// Notes that the stream of `record` leads through `agent`.
     pub(crate) fn passes(&self, agent: &str, record: &Arc<Record>) {
-        let through = Through { agent: agent.into(), record: record.clone() };
+        let through = Through { agent: agent.into(), approval: None, record: record.clone() };
         lock(&self.streams).insert(record.id(), through);
+    }
+
+    /// Notes that the stream of `record` is opened by that approval, and ends with it.
+    pub(crate) fn passes_by(&self, approval: ApprovalId, record: &Record) {
+        if let Some(through) = lock(&self.streams).get_mut(&record.id()) {
+            through.approval = Some(approval);
+        }
+    }
+
+    /// The approval that the stream of `record` was opened by.
+    pub(crate) fn approval_of(&self, record: &Record) -> Option<ApprovalId> {
+        lock(&self.streams).get(&record.id())?.approval
+    }
+
+    /// Ends what was opened by that approval.
+    pub(crate) fn end_approved(&self, approval: ApprovalId, reason: Reason, text: &str) {
+        let streams = lock(&self.streams);
+        let concerned = streams.values().filter(|through| through.approval == Some(approval));
+        for Through { record, .. } in concerned {
+            record.note(text);
+            record.end(Verdict { at: Clock::now(), reason });
+        }
     }
 
     pub(crate) fn passes_no_more(&self, record: &Record) {

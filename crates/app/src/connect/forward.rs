@@ -11,6 +11,7 @@ use tieline_transport::{Acceptor, Adopted, Bound, Duplex, Io, ListenOptions, Met
 use tieline_tunnel::{ConnectError, LinkState, UserLink};
 use tokio::task::JoinSet;
 
+use super::opened;
 use crate::logging::say;
 
 /// A local address that is listened at, and where it leads.
@@ -66,11 +67,15 @@ impl Meter for Uncounted {
 
 /// Serves all of `forwards` until the server wants no link any more.
 #[allow(clippy::disallowed_methods)] // conversations live and end with the command
-pub(super) async fn all(link: Rc<UserLink>, forwards: Vec<Forward>) -> Result<(), (String, ConnectError)> {
+pub(super) async fn all(
+    link: Rc<UserLink>,
+    why: Rc<str>,
+    forwards: Vec<Forward>,
+) -> Result<(), (String, ConnectError)> {
     let mut accepting = JoinSet::new();
     for forward in forwards {
         say(&format!("{} is at {}", forward.service, forward.bound.address()));
-        accepting.spawn_local(accept(link.clone(), forward));
+        accepting.spawn_local(accept(link.clone(), why.clone(), forward));
     }
     let mut watched = (*link).clone();
     // Both arms may be dropped.
@@ -89,7 +94,7 @@ async fn refused(link: &mut UserLink) -> ConnectError {
 
 /// Accepts for ever; ends only if nothing can be accepted at all.
 #[allow(clippy::disallowed_methods)]
-async fn accept(link: Rc<UserLink>, forward: Forward) -> (String, ConnectError) {
+async fn accept(link: Rc<UserLink>, why: Rc<str>, forward: Forward) -> (String, ConnectError) {
     let mut clients = JoinSet::new();
     let acceptor = match Acceptor::new(&forward.bound) {
         Ok(acceptor) => acceptor,
@@ -102,7 +107,9 @@ async fn accept(link: Rc<UserLink>, forward: Forward) -> (String, ConnectError) 
             clients.join_next().await;
         }
         match acceptor.accept().await.and_then(|accepted| accepted.adopt()) {
-            Ok(Adopted::Io(io)) => drop(clients.spawn_local(serve(link.clone(), service.clone(), io))),
+            Ok(Adopted::Io(io)) => {
+                drop(clients.spawn_local(serve(link.clone(), service.clone(), why.clone(), io)))
+            }
             // Nothing here listens for it.
             Ok(Adopted::Quic(_)) => {}
             Err(error) => {
@@ -113,10 +120,10 @@ async fn accept(link: Rc<UserLink>, forward: Forward) -> (String, ConnectError) 
     }
 }
 
-async fn serve(link: Rc<UserLink>, service: Rc<str>, client: Io) {
+async fn serve(link: Rc<UserLink>, service: Rc<str>, why: Rc<str>, client: Io) {
     // Both arms may be dropped: a stream that is dropped while it opens is taken back.
     let opened = tokio::select! {
-        opened = link.open(&service) => opened,
+        opened = opened(&link, &service, &why) => opened,
         () = client.broken() => return,
     };
     let far = match opened {

@@ -10,15 +10,18 @@ use tieline_tunnel::{ConnectError, UserLink};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use super::opened;
+
 /// The longest piece, in bytes.
 const PIECE: usize = 32 * 1024;
 
 /// Pieces on their way between a thread and the link.
 const PIECES: usize = 4;
 
-/// Joins `service` to the standard input and output, until the service has said all it has to say.
-pub(super) async fn join(link: &UserLink, service: &str) -> Result<(), ConnectError> {
-    let far = link.open(service).await?;
+/// Joins `service`, which is wanted for `why`, to the standard input and output, until it has said all it has
+/// to say.
+pub(super) async fn join(link: &UserLink, service: &str, why: &str) -> Result<(), ConnectError> {
+    let far = opened(link, service, why).await?;
     let (reader, writer) = tokio::io::split(far);
     let joined = async {
         let (up, down) = (send(writer), receive(reader));

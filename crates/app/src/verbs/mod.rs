@@ -1,6 +1,7 @@
 //! The verbs that speak to a running server: each in its file, all by the one [`client::Client`].
 
 mod agents;
+mod approvals;
 mod client;
 mod drain;
 mod enable;
@@ -38,6 +39,12 @@ pub(crate) enum Verb {
     Stop(stop::StopArgs),
     /// Agents at far sites: which are linked up, by what, since when
     Agents(agents::AgentsArgs),
+    /// Requests for approvals of far services: who waits, for what, why, and what was approved
+    Approvals(approvals::ApprovalsArgs),
+    /// Let somebody open the far service that he waits for
+    Approve(approvals::ApproveArgs),
+    /// Do not let him, or no longer: what was opened by it ends now
+    Deny(approvals::DenyArgs),
     /// How the server stands
     Status(status::StatusArgs),
 }
@@ -65,6 +72,9 @@ async fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Reload(args) => reload::run(&args.target.client()?, args).await,
         Verb::Stop(args) => stop::run(&args.target.client()?, args).await,
         Verb::Agents(args) => agents::run(&args.target.client()?, args).await,
+        Verb::Approvals(args) => approvals::list(&args.target.client()?, args).await,
+        Verb::Approve(args) => approvals::approve(&args.target.client()?, args).await,
+        Verb::Deny(args) => approvals::deny(&args.target.client()?, args).await,
         Verb::Status(args) => status::run(&args.target.client()?, args).await,
     }
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod agents;
+mod approvals;
 mod carriers;
 mod certificates;
 mod copies;

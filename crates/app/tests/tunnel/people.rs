@@ -17,23 +17,23 @@ use crate::site::{offer, server};
 use crate::support::{assert_echoes, await_finished, await_live, connect, live, story};
 
 /// Whom `gate` lets through to `plant-7`.
-const ROUTES: &str = "[[listener.gate.route]]\nname = \"support\"\nservice = \"plant-7/*\"\n\
+pub(crate) const ROUTES: &str = "[[listener.gate.route]]\nname = \"support\"\nservice = \"plant-7/*\"\n\
                       allow = { identity = [\"group:support\"] }\n[group.support]\n";
 
 /// A server, an agent that offers `service` over one cable, and people who come over another.
-struct Desk {
-    agent: Agent,
-    agents: Cable,
-    people: Cable,
-    server: Tieline,
+pub(crate) struct Desk {
+    pub(crate) agent: Agent,
+    pub(crate) agents: Cable,
+    pub(crate) people: Cable,
+    pub(crate) server: Tieline,
 }
 
 impl Desk {
-    fn start(to: SocketAddr) -> Desk {
+    pub(crate) fn start(to: SocketAddr) -> Desk {
         Desk::with(ROUTES, &offer(to))
     }
 
-    fn with(routes: &str, offers: &str) -> Desk {
+    pub(crate) fn with(routes: &str, offers: &str) -> Desk {
         let (server, agents) = server(routes);
         let people = Cable::to(server.listener_address("gate"));
         let agent = Agent::join(&server, "plant-7", agents.address(), offers);
@@ -42,49 +42,49 @@ impl Desk {
     }
 
     /// `tieline token create`.
-    fn token(&self, arguments: &[&str]) -> String {
+    pub(crate) fn token(&self, arguments: &[&str]) -> String {
         let printed = self.server.cli([&["token", "create"], arguments].concat()).expect("token create");
         printed.split_whitespace().last().unwrap().to_owned()
     }
 
-    fn ana(&self) -> String {
+    pub(crate) fn ana(&self) -> String {
         self.token(&["ana", "--groups", "support"])
     }
 
     /// `tieline connect` with `token`.
-    fn command(&self, token: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, token: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(Tieline::binary());
         command.arg("connect").args(arguments).args(["--server", &self.people.address().to_string()]);
         command.env("TIELINE_TOKEN", token).env_remove("HTTPS_PROXY").env_remove("NO_PROXY");
         command
     }
 
-    fn connect(&self, token: &str, arguments: &[&str]) -> Connect {
+    pub(crate) fn connect(&self, token: &str, arguments: &[&str]) -> Connect {
         Connect::start(self.command(token, arguments))
     }
 
     /// What `connect` to `service` says that comes to nothing.
-    fn refused(&self, token: &str, service: &str) -> Finished {
+    pub(crate) fn refused(&self, token: &str, service: &str) -> Finished {
         finish(self.command(token, &[service]).stdin(Stdio::null()))
     }
 
     /// The row of the one stream that lives.
     #[track_caller]
-    fn stream(&self) -> Value {
+    pub(crate) fn stream(&self) -> Value {
         await_live(&self.server, "identity=ana stage=relay parent>0", 1).remove(0)
     }
 }
 
 /// A running `tieline connect`.
-struct Connect {
-    process: Child,
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-    told: Receiver<String>,
+pub(crate) struct Connect {
+    pub(crate) process: Child,
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: ChildStdout,
+    pub(crate) told: Receiver<String>,
 }
 
 impl Connect {
-    fn start(mut command: Command) -> Connect {
+    pub(crate) fn start(mut command: Command) -> Connect {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
@@ -98,13 +98,13 @@ impl Connect {
         Connect { process, stdin, stdout, told }
     }
 
-    fn say(&mut self, text: &[u8]) {
+    pub(crate) fn say(&mut self, text: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(text).unwrap();
     }
 
     /// Whether what is said comes back.
     #[track_caller]
-    fn assert_echoes(&mut self) {
+    pub(crate) fn assert_echoes(&mut self) {
         self.say(b"ping");
         let mut heard = [0; 4];
         self.stdout.read_exact(&mut heard).unwrap();
@@ -113,7 +113,7 @@ impl Connect {
 
     /// The next line on the standard error that holds `words`.
     #[track_caller]
-    fn hears(&self, words: &str) -> String {
+    pub(crate) fn hears(&self, words: &str) -> String {
         loop {
             let line = self.told.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|error| panic!("nothing of {words:?}: {error}"));
@@ -125,13 +125,13 @@ impl Connect {
 
     /// The address behind `service is at`.
     #[track_caller]
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.hears(" is at ").rsplit_once(' ').unwrap().1.parse().unwrap()
     }
 
     /// How it ends, within a test's patience.
     #[track_caller]
-    fn code(&mut self) -> i32 {
+    pub(crate) fn code(&mut self) -> i32 {
         let ended = wait_for(PATIENCE, || self.process.try_wait().unwrap());
         ended.expect("it does not end").code().unwrap()
     }

@@ -22,6 +22,9 @@ pub(crate) fn identities(live: &Live, problems: &mut Problems) {
     for listener in &live.listeners {
         let proves = proves_identities(listener);
         for route in &listener.routes {
+            for who in route.approval.iter().flat_map(|approval| &approval.by).filter(|who| who.group) {
+                tell_of_missing(who, &live.groups, problems);
+            }
             let Access::Policy(allow) = &route.access else { continue };
             let Some(identity) = &allow.identity else { continue };
             for who in identity.iter().filter(|who| who.group) {

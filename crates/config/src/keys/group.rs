@@ -4,7 +4,7 @@ use crate::key::{Block, Kind, key};
 
 pub(crate) static GROUP: Block = Block {
     path: "group.*",
-    meaning: "Names that `allow.identity` speaks of together, as \"group:NAME\".",
+    meaning: "Names that `allow.identity` and `approval.by` speak of together, as \"group:NAME\".",
     keys: &[key("members", Kind::List(&Kind::Identity))
         .or_else("Those alone whose token names the group (`tieline token create NAME --groups`).")
         .means(

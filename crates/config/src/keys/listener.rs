@@ -9,6 +9,7 @@ use super::forwarding::{EDITS, MIRROR, REDIRECT, RESPOND, RESPONSE_EDITS, REWRIT
 use super::guards::{API, BANDWIDTH, LISTENER_RATE, RATE};
 use super::limits::LIMITS;
 use super::postgres::{AUTH_QUERY, CONSOLE};
+use super::support::{APPROVAL, FAR_TIMEOUTS};
 use super::tls::TLS;
 use crate::key::{Block, COUNT_OR_OFF, Kind, Of, WHOLE_MAX, key, of_protocols};
 use crate::protocol::Protocol;
@@ -441,6 +442,19 @@ pub(crate) static ROUTE: Block = Block {
             .or_else("Nobody is let in, unless `access` is \"public\".")
             .means("Whom `access = \"policy\"` lets in.")
             .example(r#"{ from = ["10.0.0.0/8"] }"#),
+        key("approval", Kind::Table(&APPROVAL))
+            .or_else("Whoever is let in need not ask anybody.")
+            .means(
+                "Somebody has to agree before a service is opened. Whoever is let in asks by opening it, and \
+                 waits; see `tieline approvals`.",
+            )
+            .example(r#"{ by = ["lead", "group:leads"], for = "2h" }"#)
+            .only(&[Tunnel]),
+        key("timeouts", Kind::Table(&FAR_TIMEOUTS))
+            .or_else("Streams last for as long as their link does.")
+            .means("How long each stream to a far service may last.")
+            .example(r#"{ idle = "30m", max_age = "8h" }"#)
+            .only(&[Tunnel]),
         key("priority", Kind::Words(PriorityWord::WORDS))
             .or("normal")
             .means(

@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod postgres;
 mod server;
+mod support;
 mod tls;
 mod upstream;
 mod user;

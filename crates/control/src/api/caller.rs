@@ -1,9 +1,13 @@
 //! Who asks, and whether that is an operator.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use tieline_policy::{AdminPermit, AdminSubject};
+use tieline_policy::approval::Answerer;
+use tieline_policy::{AdminPermit, AdminSubject, Proved};
+use tieline_tunnel::PersonToken;
 
 use super::problem::Problem;
 use crate::plane::Plane;
@@ -18,6 +22,43 @@ pub(crate) enum Caller {
     },
     /// By the network, from wherever: only the token proves anything.
     Network,
+}
+
+/// Who answers requests for approvals: an operator, or a person whom the config lets.
+pub(crate) enum Answers {
+    Operator { permit: AdminPermit, called: String },
+    Person(Arc<Proved>),
+}
+
+impl Answers {
+    pub(crate) fn as_answerer(&self) -> Answerer<'_> {
+        match self {
+            Answers::Operator { permit, called } => Answerer::Operator { permit, called },
+            Answers::Person(proved) => Answerer::Person(proved),
+        }
+    }
+}
+
+impl FromRequestParts<Plane> for Answers {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, plane: &Plane) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Caller>().copied();
+        let called = match caller {
+            Some(Caller::Peer { uid }) => format!("operator uid {uid}"),
+            Some(Caller::Network) | None => "an operator by the admin token".into(),
+        };
+        // At the socket it is the process that counts, and nothing that it says.
+        let token = bearer(&parts.headers).filter(|_| !matches!(caller, Some(Caller::Peer { .. })));
+        if let Some(token) = token.and_then(|token| PersonToken::parse(token).ok()) {
+            let proved = plane.person(token).await;
+            return proved
+                .map(Answers::Person)
+                .map_err(|error| Problem::new(StatusCode::UNAUTHORIZED, error.to_string()));
+        }
+        let permit = AdminPermit::from_request_parts(parts, plane).await?;
+        Ok(Answers::Operator { permit, called })
+    }
 }
 
 /// The one maker of permits here: a route that acts or tells something takes one as its argument.

@@ -1,6 +1,7 @@
 //! The admin API: [`routes`] lists it, `caller` decides who may use it, `guard` stands before all of it.
 
 mod agents;
+mod approvals;
 mod caller;
 mod connections;
 mod guard;
@@ -24,7 +25,7 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApiBuilder, Paths};
 
 use crate::plane::Plane;
 
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Answers, Caller};
 
 use problem::Problem;
 

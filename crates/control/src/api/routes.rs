@@ -11,6 +11,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, RefOr, Required, ResponseBuilder};
 
 use super::agents::{self, AgentView};
+use super::approvals::{self, ApprovalView, Approve, Deny};
 use super::connections;
 use super::listeners::{self, ListenerStatus, RouteStatus};
 use super::problem::{self, Problem};
@@ -25,6 +26,10 @@ use crate::plane::{Plane, Reloaded};
 
 /// All routes.
 pub(super) fn table() -> Vec<Entry> {
+    [data_plane(), far_sites(), process()].into_iter().flatten().collect()
+}
+
+fn data_plane() -> Vec<Entry> {
     vec![
         get("/api/v1/connections", "List connections", connections::list)
             .query(&PAGE)
@@ -74,8 +79,32 @@ pub(super) fn table() -> Vec<Entry> {
         )
         .answers::<UpstreamView>(200)
         .fails(&[404]),
-        get("/api/v1/agents", "List agents with their links", agents::agents).lists::<AgentView>(),
         get("/api/v1/pools", "List pools", upstreams::pools).lists::<PoolView>(),
+    ]
+}
+
+fn far_sites() -> Vec<Entry> {
+    vec![
+        get("/api/v1/agents", "List agents with their links", agents::agents).lists::<AgentView>(),
+        get("/api/v1/approvals", "List requests for approvals of far services", approvals::list)
+            .lists::<ApprovalView>(),
+        post("/api/v1/approvals/{id}/approve", "Approve a request that waits", approvals::approve)
+            .body::<Approve>()
+            .answers::<ApprovalView>(200)
+            .fails(&[400, 403, 404, 409]),
+        post(
+            "/api/v1/approvals/{id}/deny",
+            "Deny a request that waits, or take its approval back: what was opened by it ends now",
+            approvals::deny,
+        )
+        .body::<Deny>()
+        .answers::<ApprovalView>(200)
+        .fails(&[400, 404, 409]),
+    ]
+}
+
+fn process() -> Vec<Entry> {
+    vec![
         get("/api/v1/status", "Tell how the server stands", server::status).answers::<ServerStatus>(200),
         post("/api/v1/reload", "Obey the config file as it is now", server::reload)
             .answers::<Reloaded>(200)

@@ -378,7 +378,8 @@ fn many_streams_share_the_budget_and_one_too_many_is_refused() {
     assert!(opened > 500, "{opened}");
     assert!(pair.dialer.promised() <= limits.budget && pair.acceptor.promised() <= limits.budget);
     // The acceptor is asked for more than it will hold, by a dialer that does not count.
-    let open = Open { stream: StreamId(1 << 30), service: "x", subject: "", permit: 0, trace: [0; 16], why: "" };
+    let open =
+        Open { stream: StreamId(1 << 30), service: "x", subject: "", permit: 0, trace: [0; 16], why: "" };
     pair.acceptor.receive(Epoch::FIRST, Frame::Open(open), at(0)).unwrap();
     let mut said = Vec::new();
     pair.acceptor.fill(&mut said, usize::MAX, at(0));

@@ -138,7 +138,8 @@ impl Seen {
         assert!(self.resumes > 2 * seeds, "{self:?}");
         assert!(self.replayed > 1000 * seeds, "{self:?}");
         assert!(self.closed > seeds && self.bytes > 20_000 * seeds, "{self:?}");
-        let seen = [self.planned, self.doubts, self.stale, self.attacks, self.reset, self.refused, self.waits];
+        let seen =
+            [self.planned, self.doubts, self.stale, self.attacks, self.reset, self.refused, self.waits];
         for met in seen {
             assert!(met > seeds / 10, "{self:?}");
         }
@@ -452,7 +453,8 @@ impl World {
         assert_eq!((&*request.service, &*request.subject), ("echo", "ana"));
         let once = !self.ends[end].apps.contains_key(&stream);
         assert!(once, "{stream} is offered twice");
-        if self.random.u8(..4) == 0 {
+        // Those who dial ask, and those who are dialed let them wait.
+        if end == ACCEPTOR && self.random.u8(..4) == 0 {
             self.ends[end].link.wait(stream, "somebody");
             self.enlist(end, stream);
             return self.soon(0..20_000, What::Agree { end, stream });
