@@ -26,7 +26,7 @@ use crate::sha::random;
 use crate::stream::LinkStream;
 use crate::token::TokenError;
 use crate::turns::Turns;
-use crate::visits::{Guest, Visits};
+use crate::visits::{Guest, Proof, Visits};
 
 /// Every agent that is linked up, by name. It outlives configs.
 pub struct Agents {
@@ -146,7 +146,7 @@ impl Agents {
         let people = self.people.clone();
         let proved = tokio::task::spawn_blocking(move || people.proved_by(&token)).await;
         let entry = proved.map_err(|_| TokenError::Revoked)??;
-        Ok(Arc::new(Guest(entry).proved()))
+        Ok(Arc::new(Guest(entry, Proof::Token).proved()))
     }
 
     pub(crate) fn approvals(&self) -> &Approvals {

@@ -17,6 +17,7 @@ use tieline_registry::Record;
 use tokio::sync::watch;
 
 use crate::agents::Agents;
+use crate::far_stream::Way;
 
 /// The ledger, and who waits for it to change.
 #[derive(Debug)]
@@ -110,9 +111,10 @@ impl Agents {
         self.approvals().changed.send_replace(());
     }
 
-    /// Why the stream of `record` may not go on for want of an approval by `terms`; `None` if it may, or
-    /// still waits for one.
-    pub(crate) fn disapproves(&self, record: &Record, terms: &Terms) -> Option<String> {
+    /// Why the stream of `record`, which would take `way` now, may not go on for want of an approval; `None`
+    /// if it may, or still waits for one.
+    pub(crate) fn disapproves(&self, record: &Record, way: Option<&Way>) -> Option<String> {
+        let terms = way?.approval.as_ref()?;
         let approval = match self.visits().approval_of(record) {
             Some(approval) => approval,
             // By the config before, nobody had to agree.

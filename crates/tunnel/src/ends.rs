@@ -50,6 +50,12 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// The peer says what for its answer waits.
+    pub(crate) fn wait(&mut self, text: Box<str>) {
+        self.waits = Some(text);
+        wake(&mut self.reader);
+    }
+
     pub(crate) fn wake(&mut self) {
         wake(&mut self.reader);
         wake(&mut self.writer);

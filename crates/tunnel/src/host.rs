@@ -261,7 +261,7 @@ impl Host {
             stream.set_client(Some(client));
             let way = tunnel.as_ref().and_then(|tunnel| tunnel.service_of(stream));
             let subject = Subject { client, identity: stream.identity() };
-            let disapproved = || tunnel.as_ref().and_then(|tunnel| tunnel.disapproves(stream));
+            let disapproved = || self.agents.disapproves(stream, way);
             let denied = match way.map(|way| way.route.rule.decide(&subject)) {
                 Some(Ok(_)) => match disapproved() {
                     Some(why) => why,

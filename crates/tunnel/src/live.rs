@@ -425,10 +425,7 @@ impl Core {
                     end.open = true;
                     end.wake();
                 }),
-                Event::Waits { stream, text } => self.at(stream, |end| {
-                    end.waits = Some(text);
-                    wake(&mut end.reader);
-                }),
+                Event::Waits { stream, text } => self.at(stream, |end| end.wait(text)),
                 Event::Refused { stream, code, text } => {
                     self.ends_by(stream, Ended::Broken(code, Some(text)))
                 }

@@ -5,11 +5,19 @@
 //! expires or its file is taken away, and may be used as often as its owner likes. What it is used for is a
 //! certificate for a key that was just made: it names the token by its serial number, and is good for as long
 //! as that is.
+//!
+//! Which tokens are good is known in memory, because it is asked by workers that wait for no disk: what
+//! another process changes, `tieline token revoke` above all, is seen by [`People::refresh`], which is called
+//! within a moment of every change.
 
+#![allow(clippy::disallowed_types)] // read by every worker that greets; held for look-ups alone
+
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
@@ -25,6 +33,8 @@ use crate::token::TokenError;
 #[derive(Clone, Debug)]
 pub struct People {
     folder: PathBuf,
+    /// Those that are good, by their ids.
+    known: Arc<RwLock<HashMap<String, PersonEntry>>>,
 }
 
 /// What a person proves himself by.
@@ -109,7 +119,7 @@ impl std::fmt::Debug for PersonToken {
 impl People {
     /// Those of the server whose data folder is `data`; nothing is read or made.
     pub fn of(data: &Path) -> People {
-        People { folder: data.join("people") }
+        People { folder: data.join("people"), known: Arc::default() }
     }
 
     /// A token by which its owner is `name`, for `lifetime`.
@@ -169,11 +179,12 @@ impl People {
         }
         if !gone.is_empty() {
             sync(&self.folder)?;
+            self.known().retain(|_, entry| !gone.contains(entry));
         }
         Ok(gone)
     }
 
-    /// Whose `token` is, if it is good.
+    /// Whose `token` is, if it is good; from then on it is known. Blocks.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -182,17 +193,33 @@ impl People {
         let id = hash[..ID_DIGITS].to_owned();
         let kept = read::<Kept>(&self.folder.join(&id))?.filter(|kept| kept.hash == hash);
         let kept = kept.ok_or(TokenError::Revoked)?;
-        if kept.expires < now() { Err(TokenError::Expired) } else { Ok(entry(id, kept)) }
+        if kept.expires < now() {
+            return Err(TokenError::Expired);
+        }
+        let entry = entry(id, kept);
+        self.known().insert(entry.id.clone(), entry.clone());
+        // It may have been taken away, and that have been seen, while it was read.
+        if self.folder.join(&entry.id).exists() {
+            return Ok(entry);
+        }
+        self.known().remove(&entry.id);
+        Err(TokenError::Revoked)
     }
 
-    /// The token that is called `id`, if it is good and `name`'s.
+    /// Reads the folder anew. Blocks.
+    pub(crate) fn refresh(&self) {
+        let all = self.list().into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        *self.known() = all;
+    }
+
+    fn known(&self) -> RwLockWriteGuard<'_, HashMap<String, PersonEntry>> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token that is called `id`, if it is good and `name`'s. Waits for nothing.
     pub(crate) fn good(&self, id: &str, name: &str) -> Option<PersonEntry> {
-        // It came from a certificate of ours, and goes into a path all the same.
-        if id.len() != ID_DIGITS || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        let kept = read::<Kept>(&self.folder.join(id)).ok().flatten()?;
-        (kept.name == name && kept.expires >= now()).then(|| entry(id.into(), kept))
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(id).filter(|entry| entry.name == name && entry.expires >= now()).cloned()
     }
 
     /// When a token was last made or taken away.
@@ -280,6 +307,21 @@ mod tests {
         assert!(matches!(people.proved_by(&token), Err(TokenError::Revoked)));
         assert_eq!((people.good(&made.id, "ana"), people.list()), (None, Vec::new()));
         assert!(people.revoke("ana").unwrap().is_empty());
+    }
+
+    #[test]
+    fn who_greets_waits_for_no_disk_and_what_another_process_does_is_seen_soon() {
+        let (folder, people) = people();
+        let (made, token) = people.create("ana", &[], HOUR, CA).unwrap();
+        assert_eq!(people.good(&made.id, "ana"), None, "nobody has shown it, and nobody has looked");
+        people.refresh();
+        assert_eq!(people.good(&made.id, "ana"), Some(made.clone()));
+        People::of(folder.path()).revoke("ana").unwrap();
+        assert_eq!(people.good(&made.id, "ana"), Some(made.clone()), "no file was read");
+        people.refresh();
+        assert_eq!(people.good(&made.id, "ana"), None);
+        assert!(matches!(people.proved_by(&token), Err(TokenError::Revoked)));
+        assert_eq!(people.good(&made.id, "ana"), None);
     }
 
     #[test]

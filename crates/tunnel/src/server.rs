@@ -76,15 +76,6 @@ impl Tunnel {
     }
 }
 
-impl Tunnel {
-    /// Why the stream of `record` may not go on for want of an approval; `None` if it may, or still waits for
-    /// one.
-    pub(crate) fn disapproves(&self, record: &Record) -> Option<String> {
-        let terms = self.service_of(record)?.approval.as_ref()?;
-        self.agents.disapproves(record, terms)
-    }
-}
-
 impl Protocol for Tunnel {
     fn serve(&self, connection: Connection, io: Io) -> Serving {
         Box::pin(serve(self.agents.clone(), self.route.clone(), self.tls.clone(), connection, io))
@@ -96,7 +87,11 @@ impl Protocol for Tunnel {
         let Some(shown) = Shown::by(record.identity(), tls) else {
             let known = Guest::by(record.identity(), self.agents.people(), tls).is_some();
             let gone = || format!("what \"{}\" was proved by is good no longer", record.identity());
-            return if known { self.disapproves(record) } else { Some(gone()) };
+            return if known {
+                self.agents.disapproves(record, self.service_of(record))
+            } else {
+                Some(gone())
+            };
         };
         let standing = self.agents.standing(&shown);
         (standing != Standing::Good).then(|| format!("agent \"{}\": {}", shown.agent, told(standing)))

@@ -232,6 +232,9 @@ impl Visits {
         let same = std::mem::replace(&mut *lock(&self.judged), changed_at) == changed_at;
         let age = changed_at.and_then(|at| Clock::wall().duration_since(at).ok());
         let settled = same && age.is_none_or(|age| age > crate::agents::SETTLED);
+        if !settled {
+            people.refresh();
+        }
         let second = now();
         let mut ended = Vec::new();
         lock(&self.links).retain(|_, visit| {

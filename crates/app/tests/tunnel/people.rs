@@ -255,6 +255,24 @@ fn a_revoked_token_ends_what_lives_by_it_and_nothing_else() {
 }
 
 #[test]
+fn a_token_that_expires_ends_what_lives_by_it_and_opens_nothing() {
+    let echo = TcpServer::echo();
+    let desk = Desk::start(echo.address());
+    let token = desk.token(&["ana", "--groups", "support", "--expires", "12s"]);
+    let mut ana = desk.connect(&token, &["plant-7/service"]);
+    ana.assert_echoes();
+    let code = ana.code();
+    assert!([3, 6].contains(&code), "{code}");
+    let past = await_finished(&desk.server, "identity=ana parent>0 reason=revoked", 1).remove(0);
+    let told = story(&desk.server, &past);
+    assert!(told.contains("of \"ana\" has expired"), "{told}");
+    let refused = desk.refused(&token, "plant-7/service");
+    assert!(refused.code == Some(3) && refused.stderr.contains("has expired"), "{}", refused.stderr);
+    assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+    assert!(wait_until(PATIENCE, || echo.open() == 0));
+}
+
+#[test]
 fn an_operator_ends_one_stream_or_the_whole_link() {
     let echo = TcpServer::echo();
     let desk = Desk::start(echo.address());

@@ -135,11 +135,12 @@ async fn every_route_answers_an_operator_by_either_door() {
                 asking.fields.clear();
             }
             let (status, _, body) = asking.ask(method_word(&entry.method), &filled(entry.path), "").await;
-            // An empty filter is refused and there is no listener "shop": told as such, so the permit was
-            // given.
+            // An empty filter is refused, and there is no listener "shop" and no such request: told as
+            // such, so the permit was given.
             let expected: &[u16] = match entry.path {
                 "/api/v1/connections/kill" | "/api/v1/connections/drain" => &[400],
                 "/api/v1/listeners/{name}/drain" | "/api/v1/listeners/{name}/enable" => &[404],
+                "/api/v1/approvals/{id}/approve" | "/api/v1/approvals/{id}/deny" => &[404],
                 "/api/v1/stop" => &[202],
                 "/readyz" => &[503],
                 _ => &[200],

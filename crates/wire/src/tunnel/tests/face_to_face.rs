@@ -131,7 +131,7 @@ fn who_is_told_what_for_he_waits_does_not_take_the_silence_for_a_lost_link() {
     pair.acceptor.wait(stream, "somebody has to agree");
     pair.talk();
     let waits = Event::Waits { stream, text: "somebody has to agree".into() };
-    assert_eq!(events(&mut pair.dialer), [waits.clone()]);
+    assert_eq!(events(&mut pair.dialer), std::slice::from_ref(&waits));
     for _ in 0..100 {
         pair.later(1_000);
         assert_eq!(events(&mut pair.dialer), []);
