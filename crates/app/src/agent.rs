@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tieline_base::{Address, Labels, parse_duration};
 use tieline_config::{BindAddress, Carrier, Checked, Config, Protocol};
-use tieline_tunnel::{Agent, Authority, Identity, Offer, Over, Revoked, Store, enrol};
+use tieline_tunnel::{Agent, Authority, Identity, Offer, Over, Revoked, Server, Store, enrol};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -268,9 +268,12 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let offers: Vec<_> = agent.offers.iter().map(|offer| format!("{} ({})", offer.name, offer.to)).collect();
     let offered = agent.offers.into_iter().map(|offer| Offer { name: offer.name, to: offer.to });
     let carriers: Vec<Over> = agent.carriers.iter().map(over).collect();
-    let running = Agent::new(agent.server.clone(), Identity::of(&agent.folder), offered)
-        .behind(proxy::of(agent.proxy.as_ref(), &agent.server)?)
-        .over(&carriers);
+    let reached = |address: &Address| {
+        let proxy = proxy::of(agent.proxy.as_ref(), address)?;
+        anyhow::Ok(Server { address: address.clone(), proxy })
+    };
+    let servers: Vec<Server> = agent.servers.iter().map(reached).collect::<anyhow::Result<_>>()?;
+    let running = Agent::new(servers, Identity::of(&agent.folder), offered).over(&carriers);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
@@ -292,7 +295,8 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 () = rousing => {}
             }
         };
-        say(&format!("agent of {}; offers: {}", agent.server, offers.join(", ")));
+        let servers: Vec<String> = agent.servers.iter().map(ToString::to_string).collect();
+        say(&format!("agent of {}; offers: {}", servers.join(" and "), offers.join(", ")));
         running.run(roused, stop).await.with_context(|| file.to_string())
     })?;
     Ok(ExitCode::SUCCESS)

@@ -27,7 +27,7 @@ use report::Report;
 /// Which server, and as whom.
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
-    /// The server's listener of protocol "tunnel": host, host:port or https://host. Left out: that of
+    /// The server's listener of protocol "tunnel": host, host:port or https://host. Left out: the first of
     /// `--config`
     #[arg(required_unless_present = "config")]
     server: Option<String>,
@@ -105,8 +105,8 @@ fn case(args: &DoctorArgs) -> anyhow::Result<Case> {
     let agent = agent.transpose()?;
     let server = match (&args.server, &agent) {
         (Some(text), _) => address(text)?,
-        (None, Some(agent)) => agent.server.clone(),
-        (None, None) => bail!("which server? write HOST:PORT"),
+        (None, Some(agent)) if !agent.servers.is_empty() => agent.servers[0].clone(),
+        (None, _) => bail!("which server? write HOST:PORT"),
     };
     let written = agent.as_ref().and_then(|agent| agent.proxy.as_ref());
     let out = match &args.proxy {

@@ -15,8 +15,8 @@ use crate::words::Carrier;
 /// What the file of an agent says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Agent {
-    /// The server that it dials.
-    pub server: Address,
+    /// The addresses of the server that it dials, with a link to each: one or two.
+    pub servers: Vec<Address>,
     /// Where its key and certificate are.
     pub folder: PathBuf,
     /// What its link may go over, each once.
@@ -49,6 +49,9 @@ pub struct Offer {
     pub to: Address,
 }
 
+/// The most links of an agent.
+const LINKS_MAX: usize = 2;
+
 /// Reads what the file says of an agent. `folder` is the config file's.
 pub(crate) fn read(file: &mut Fields, folder: &Path, problems: &mut Problems) -> Option<Agent> {
     let agent = file.table_if_written("agent").map(|fields| read_agent(fields, folder, problems));
@@ -68,13 +71,26 @@ pub(crate) fn read(file: &mut Fields, folder: &Path, problems: &mut Problems) ->
 
 fn read_agent(mut fields: Fields, folder: &Path, problems: &mut Problems) -> Option<Agent> {
     let place = fields.place();
-    let server = fields.take::<Dialed>("server");
+    let place_of_server = fields.place_of("server");
+    let servers = fields.list::<Dialed>("server");
     let own: Option<PathBuf> = fields.maybe("folder");
     let carriers = carriers(&mut fields, problems);
     let proxy = proxy(&mut fields, folder, problems);
     fields.done();
-    let server = dialed(server?, "server", problems)?;
-    Some(Agent { server, folder: folder.join(own?), carriers, proxy, place, offers: Vec::new() })
+    if servers.len() > LINKS_MAX {
+        let message = "`server` has more than two addresses, and an agent has two links at the most";
+        problems.error(place_of_server, message);
+    }
+    let servers: Option<Vec<Address>> =
+        servers.into_iter().map(|server| dialed(server, "server", problems)).collect();
+    Some(Agent {
+        servers: servers.filter(|servers| !servers.is_empty())?,
+        folder: folder.join(own?),
+        carriers,
+        proxy,
+        place,
+        offers: Vec::new(),
+    })
 }
 
 fn carriers(fields: &mut Fields, problems: &mut Problems) -> Vec<Carrier> {
@@ -121,7 +137,7 @@ fn proxy(fields: &mut Fields, folder: &Path, problems: &mut Problems) -> Option<
 }
 
 fn offer(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> Option<Offer> {
-    let to = fields.take::<Dialed>("to");
+    let to = fields.take("to").map(|Taken { value, place, .. }| Spot { value, place });
     fields.done();
     // What is no name at all has been told.
     if is_name(&name.value) && !is_far_name(&name.value) {
@@ -135,8 +151,8 @@ fn offer(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> Opt
 }
 
 /// An address that a socket of this machine reaches.
-fn dialed(taken: Taken<Dialed>, key: &str, problems: &mut Problems) -> Option<Address> {
-    let Taken { value: Dialed { address, scheme }, place, .. } = taken;
+fn dialed(written: Spot<Dialed>, key: &str, problems: &mut Problems) -> Option<Address> {
+    let Spot { value: Dialed { address, scheme }, place } = written;
     if scheme.is_some() {
         let error = problems.error(place, format!("`{key}` is an address, not a URL"));
         error.hint(format!("write \"{address}\""));

@@ -40,7 +40,8 @@ fn right_files_are_read_without_a_word() {
 #[test]
 fn an_agents_file_says_whom_it_dials_and_what_it_offers() {
     let agent = config(AGENT).live.agent.unwrap();
-    assert_eq!(agent.server.to_string(), "gate.example.com:7443");
+    let servers: Vec<String> = agent.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["gate.example.com:7443", "[2001:db8::1]:443"]);
     assert_eq!(agent.folder, Path::new("tests/me"));
     assert_eq!(agent.carriers, [Carrier::Tls, Carrier::Quic]);
     let proxy = agent.proxy.unwrap();

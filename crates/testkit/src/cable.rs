@@ -20,6 +20,7 @@ pub struct Cable {
 struct Shared {
     to: SocketAddr,
     ending: AtomicBool,
+    refusing: AtomicBool,
     accepted: AtomicUsize,
     carried: AtomicU64,
     connections: Mutex<Vec<Arc<Strand>>>,
@@ -48,6 +49,7 @@ impl Cable {
         let shared = Arc::new(Shared {
             to,
             ending: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             accepted: AtomicUsize::new(0),
             carried: AtomicU64::new(0),
             connections: Mutex::default(),
@@ -80,6 +82,11 @@ impl Cable {
     /// Cuts every connection that lives, in the middle of whatever it carries; new ones pass.
     pub fn cut(&self) {
         self.shared.living().drain(..).for_each(|strand| strand.cut());
+    }
+
+    /// From now on new connections are closed at once or, again, carried.
+    pub fn refuse(&self, refusing: bool) {
+        self.shared.refusing.store(refusing, Ordering::SeqCst);
     }
 
     /// From now on nothing passes over the connections that live, and neither end is told; new ones pass.
@@ -115,6 +122,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let Ok(near) = near else { continue };
+        if shared.refusing.load(Ordering::SeqCst) {
+            continue;
+        }
         // Where nobody listens at the far end, the near one is closed.
         let Ok(far) = TcpStream::connect(shared.to) else { continue };
         let _ = (near.set_nodelay(true), far.set_nodelay(true));

@@ -1,10 +1,12 @@
-//! The agent: it keeps a link to its server, and serves what it offers.
+//! The agent: it keeps a link to its server, or two, and serves what it offers over each.
 //!
-//! Start with [`Agent::run`]; what keeps the link up is [`Life`].
+//! Start with [`Agent::run`]; what keeps a link up is [`Life`].
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tieline_base::{Address, Clock};
@@ -14,6 +16,7 @@ use tieline_wire::tunnel::{Party, Way};
 use tokio::sync::{mpsc, watch};
 
 use crate::enrol;
+use crate::greeting::Caller;
 use crate::identity::{Identity, IdentityError, RENEWAL_AGAIN};
 use crate::life::{Dialer, Life, told};
 use crate::offers::Offers;
@@ -32,11 +35,19 @@ pub struct Offer {
 /// An agent, ready to run.
 #[derive(Debug)]
 pub struct Agent {
-    server: Address,
+    servers: Vec<Server>,
     identity: Identity,
     offers: Arc<Offers>,
-    proxy: Option<Proxy>,
-    ways: Vec<Way>,
+    carriers: Vec<Over>,
+}
+
+/// An address of the server, and how it is reached. There is a link for each.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where it is.
+    pub address: Address,
+    /// What leads there, for all but QUIC.
+    pub proxy: Option<Proxy>,
 }
 
 /// What a link may go over.
@@ -48,6 +59,11 @@ pub enum Over {
     Tls,
     /// TLS inside a WebSocket, inside TLS over TCP.
     WebSocket,
+}
+
+impl Over {
+    /// Each of them.
+    pub const ALL: [Over; 3] = [Over::Quic, Over::Tls, Over::WebSocket];
 }
 
 /// Tells a dialer that the network, or the clock, has changed.
@@ -65,24 +81,21 @@ pub enum AgentError {
 }
 
 impl Agent {
-    /// An agent of the server at `server`.
-    pub fn new(server: Address, identity: Identity, offers: impl IntoIterator<Item = Offer>) -> Agent {
+    /// An agent of the server at `servers`.
+    pub fn new(
+        servers: impl IntoIterator<Item = Server>,
+        identity: Identity,
+        offers: impl IntoIterator<Item = Offer>,
+    ) -> Agent {
         let offers = offers.into_iter().map(|offer| (offer.name, offer.to)).collect();
-        let ways = ways_to(&server, &[Over::Quic, Over::Tls, Over::WebSocket]);
-        Agent { server, identity, offers: Arc::new(offers), proxy: None, ways }
-    }
-
-    /// The same behind `proxy`, which leads out for all but QUIC.
-    #[must_use]
-    pub fn behind(self, proxy: Option<Proxy>) -> Agent {
-        Agent { proxy, ..self }
+        let (servers, carriers) = (servers.into_iter().collect(), Over::ALL.to_vec());
+        Agent { servers, identity, offers: Arc::new(offers), carriers }
     }
 
     /// The same over nothing but `carriers`.
     #[must_use]
     pub fn over(self, carriers: &[Over]) -> Agent {
-        let ways = ways_to(&self.server, carriers);
-        Agent { ways, ..self }
+        Agent { carriers: carriers.to_vec(), ..self }
     }
 
     /// Runs until `stop` is done, on a runtime of one thread that takes local tasks. A server that cannot be
@@ -93,24 +106,46 @@ impl Agent {
     /// [`AgentError`], at the start alone.
     #[allow(clippy::disallowed_methods)] // the agent's own beat, for as long as it runs
     pub async fn run(&self, roused: Roused, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-        let (server, offers) = (self.server.clone(), self.offers.clone());
         let tls = Arc::new(self.identity.tls()?);
         let _alone = self.identity.hold()?;
-        let (renewed, certificates) = mpsc::channel(1);
-        let renewing = renew_always(self, tls.clone(), renewed, roused.clone());
-        let (ways, boot, proxy) = (self.ways.clone(), random()?, self.proxy.clone());
-        let dialer = Dialer { server, proxy, tls, ways, roused, party: Party::Agent, boot, offers };
-        let mut life = Life::begin(dialer, Some(certificates));
+        let (boot, mut lives, mut renewed) = (random()?, Vec::new(), Vec::new());
+        for (place, server) in (0..).zip(&self.servers) {
+            let (renews, certificates) = mpsc::channel(1);
+            let caller = Caller { party: Party::Agent, boot, place };
+            lives.push(Life::begin(self.dialer(server, &tls, &roused, caller), Some(certificates)));
+            renewed.push(renews);
+        }
+        let renewing = renew_always(self, tls, renewed, roused);
         let beat = tokio::task::spawn_local(beat());
+        let living = poll_fn(|cx| {
+            for life in &mut lives {
+                let Poll::Pending = life.poll(cx);
+            }
+            Poll::<Infallible>::Pending
+        });
         // All arms may be dropped: the first is polled again where it stands.
         tokio::select! {
-            never = poll_fn(|cx| life.poll(cx)) => match never {},
+            never = living => match never {},
             () = renewing => {}
             () = stop => {}
         }
-        life.leave().await;
+        for life in &mut lives {
+            life.leave().await;
+        }
         beat.abort();
         Ok(())
+    }
+
+    fn dialer(&self, server: &Server, tls: &Arc<ClientTls>, roused: &Roused, caller: Caller) -> Dialer {
+        Dialer {
+            server: server.address.clone(),
+            tls: tls.clone(),
+            proxy: server.proxy.clone(),
+            ways: ways_to(&server.address, &self.carriers),
+            roused: roused.clone(),
+            caller,
+            offers: self.offers.clone(),
+        }
     }
 }
 
@@ -137,20 +172,22 @@ pub(crate) async fn beat() {
 async fn renew_always(
     agent: &Agent,
     mut tls: Arc<ClientTls>,
-    renewed: mpsc::Sender<Arc<ClientTls>>,
+    renewed: Vec<mpsc::Sender<Arc<ClientTls>>>,
     mut roused: Roused,
 ) {
     loop {
         tls = renew(agent, &tls, &mut roused).await;
-        if renewed.send(tls.clone()).await.is_err() {
-            return;
+        for link in &renewed {
+            if link.send(tls.clone()).await.is_err() {
+                return;
+            }
         }
     }
 }
 
 /// Waits until the certificate is to be renewed, and renews it; done when there is a new one.
 async fn renew(agent: &Agent, tls: &Arc<ClientTls>, roused: &mut Roused) -> Arc<ClientTls> {
-    let Agent { server, identity, proxy, .. } = agent;
+    let identity = &agent.identity;
     let random = fastrand::u64(..);
     loop {
         let left = identity.renewal(random).and_then(|at| at.duration_since(Clock::wall()).ok());
@@ -162,11 +199,8 @@ async fn renew(agent: &Agent, tls: &Arc<ClientTls>, roused: &mut Roused) -> Arc<
             }
             continue;
         }
-        let renewed = enrol::renew(server, proxy.as_ref(), tls, identity).await;
-        match renewed
-            .map_err(|error| error.to_string())
-            .and_then(|()| identity.tls().map_err(|it| it.to_string()))
-        {
+        let renewed = renew_at_any(agent, tls).await;
+        match renewed.and_then(|()| identity.tls().map_err(|it| it.to_string())) {
             Ok(tls) => {
                 tracing::info!("the certificate was renewed");
                 return Arc::new(tls);
@@ -177,4 +211,16 @@ async fn renew(agent: &Agent, tls: &Arc<ClientTls>, roused: &mut Roused) -> Arc<
             }
         }
     }
+}
+
+/// Renews it at the first address of the server that does.
+async fn renew_at_any(agent: &Agent, tls: &Arc<ClientTls>) -> Result<(), String> {
+    let mut failed = Vec::new();
+    for Server { address, proxy } in &agent.servers {
+        match enrol::renew(address, proxy.as_ref(), tls, &agent.identity).await {
+            Ok(()) => return Ok(()),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    Err(failed.join("; "))
 }

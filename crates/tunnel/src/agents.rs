@@ -18,9 +18,10 @@ use tieline_wire::tunnel::{Code, LinkId, Request};
 use crate::approvals::Approvals;
 use crate::authority::{Authority, AuthorityError};
 use crate::known::{Known, Standing};
-use crate::live::LiveLink;
+use crate::live::{Core, LiveLink};
 use crate::people::{People, PersonToken};
 use crate::roster::Roster;
+use crate::seats::{Seat, Seats};
 use crate::server::Shown;
 use crate::sha::random;
 use crate::stream::LinkStream;
@@ -35,21 +36,11 @@ pub struct Agents {
     visits: Visits,
     approvals: Approvals,
     authority: Mutex<Option<Arc<Authority>>>,
-    seats: Mutex<HashMap<String, Seat>>,
+    seats: Seats,
     /// What is remembered of agents, linked up or not.
     sites: Mutex<HashMap<String, Site>>,
     /// When it was last looked whether a certificate is over.
     looked: Mutex<Moment>,
-}
-
-/// An agent's place: its newest link, and nobody else's.
-pub(crate) struct Seat {
-    pub(crate) id: LinkId,
-    pub(crate) link: Arc<LiveLink>,
-    /// The certificate that it was last carried by.
-    pub(crate) serial: String,
-    /// The connection that carries it, or did last.
-    pub(crate) record: Arc<Record>,
 }
 
 /// What is remembered of an agent for as long as the server runs.
@@ -57,9 +48,7 @@ pub(crate) struct Seat {
 struct Site {
     turns: Turns,
     /// The release of the process that linked up last.
-    release: String,
-    /// When its last link began.
-    since: Option<Moment>,
+    release: Option<String>,
     /// When its last link ended; `None` while there is one.
     left: Option<Moment>,
 }
@@ -81,11 +70,11 @@ pub struct AgentStatus {
     pub release: Option<String>,
     /// When its last link ended; `None` if there is one, or was none since the server has been running.
     pub left: Option<Moment>,
-    /// Its link.
-    pub link: Option<LinkStatus>,
+    /// Its links.
+    pub links: Vec<LinkStatus>,
 }
 
-/// How an agent's link stands.
+/// How a link of an agent stands.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {
     /// Whether something carries it just now.
@@ -100,6 +89,17 @@ pub struct LinkStatus {
     pub loss: Option<f64>,
     /// The connection that carries it, or did last.
     pub record: Arc<Record>,
+}
+
+impl LinkStatus {
+    fn of(seat: Seat) -> LinkStatus {
+        let look = |core: &mut Core| {
+            let streams = core.link.streams().count();
+            (core.link.attached(), streams, core.link.measured_round_trip(), core.losses.percent())
+        };
+        let (attached, streams, round_trip, loss) = seat.link.look(look);
+        LinkStatus { attached, streams, since: seat.since, round_trip, loss, record: seat.record }
+    }
 }
 
 impl Agents {
@@ -201,7 +201,7 @@ impl Agents {
         let mut sites = lock(&self.sites);
         // As many as ever joined: each has a file of its own already.
         let site = sites.entry(agent.to_owned()).or_default();
-        (site.release, site.since, site.left) = (release.to_owned(), Some(now), None);
+        (site.release, site.left) = (Some(release.to_owned()), None);
         let copied = site.turns.hello(boot, now);
         drop(sites);
         if copied {
@@ -217,7 +217,7 @@ impl Agents {
     pub fn list(&self) -> Vec<AgentStatus> {
         let now = Clock::now();
         let status = |(name, known): (String, Arc<Known>)| {
-            let link = self.link_status(&name);
+            let links: Vec<LinkStatus> = self.seats.of(&name).into_iter().map(LinkStatus::of).collect();
             let sites = lock(&self.sites);
             let site = sites.get(&name);
             AgentStatus {
@@ -225,9 +225,9 @@ impl Agents {
                 locked: known.is_locked(),
                 copied: site.is_some_and(|site| site.turns.alarmed(now)),
                 until: known.newest().map_or(0, |newest| newest.until),
-                release: site.filter(|site| site.since.is_some()).map(|site| site.release.clone()),
-                left: site.and_then(|site| site.left).filter(|_| link.is_none()),
-                link,
+                release: site.and_then(|site| site.release.clone()),
+                left: site.and_then(|site| site.left).filter(|_| links.is_empty()),
+                links,
                 name,
             }
         };
@@ -236,51 +236,30 @@ impl Agents {
 
     /// How many links of agents there are.
     pub(crate) fn linked(&self) -> usize {
-        lock(&self.seats).len()
-    }
-
-    fn link_status(&self, agent: &str) -> Option<LinkStatus> {
-        let (link, record) = {
-            let seats = lock(&self.seats);
-            let seat = seats.get(agent)?;
-            (seat.link.clone(), seat.record.clone())
-        };
-        let since = lock(&self.sites).get(agent).and_then(|site| site.since).unwrap_or_else(Clock::now);
-        let look = |core: &mut crate::live::Core| {
-            let streams = core.link.streams().count();
-            (core.link.attached(), streams, core.link.measured_round_trip(), core.losses.percent())
-        };
-        let (attached, streams, round_trip, loss) = link.look(look);
-        Some(LinkStatus { attached, streams, since, round_trip, loss, record })
+        self.seats.count()
     }
 
     /// The link `id`, if it is that of `agent`.
     pub(crate) fn link(&self, agent: &str, id: LinkId) -> Option<Arc<LiveLink>> {
-        lock(&self.seats).get(agent).filter(|seat| seat.id == id).map(|seat| seat.link.clone())
+        self.seats.find(agent, id)
     }
 
-    /// Gives `agent` its place. Whoever had it before is the same agent, which has begun anew: that link is
+    /// Gives `agent` a place. Whoever had it before is the same agent, which has begun anew: that link is
     /// over.
     pub(crate) fn seat(&self, agent: &str, seat: Seat) {
-        let before = lock(&self.seats).insert(agent.to_owned(), seat);
-        if let Some(before) = before {
+        for before in self.seats.take(agent, seat) {
             before.link.end(Code::Lost);
         }
     }
 
     /// The link of `agent` goes on over another connection.
     pub(crate) fn moved(&self, agent: &str, id: LinkId, serial: &str, record: &Arc<Record>) {
-        if let Some(seat) = lock(&self.seats).get_mut(agent).filter(|seat| seat.id == id) {
-            (seat.serial, seat.record) = (serial.to_owned(), record.clone());
-        }
+        self.seats.change(agent, id, |seat| (seat.serial, seat.record) = (serial.to_owned(), record.clone()));
     }
 
     /// The link `id` of `agent` is over.
     pub(crate) fn leave(&self, agent: &str, id: LinkId) {
-        let mut seats = lock(&self.seats);
-        if seats.get(agent).is_some_and(|seat| seat.id == id) {
-            seats.remove(agent);
-            drop(seats);
+        if self.seats.leave(agent, id) {
             self.gone(agent);
         }
     }
@@ -300,19 +279,15 @@ impl Agents {
         }
         *looked = now;
         drop(looked);
-        let mut over = Vec::new();
-        lock(&self.seats).retain(|name, seat| {
-            let standing = self.roster.standing(name, &seat.serial);
-            if standing != Standing::Good {
-                over.push((name.clone(), standing, seat.link.clone(), seat.record.clone()));
+        let good = |agent: &str, seat: &Seat| self.roster.standing(agent, &seat.serial) == Standing::Good;
+        for (agent, seat, last) in self.seats.weed(good) {
+            if last {
+                self.gone(&agent);
             }
-            standing == Standing::Good
-        });
-        for (name, standing, link, record) in over {
-            self.gone(&name);
-            tracing::warn!(agent = name, "{}: its link and all its streams are ended", told(standing));
-            link.end(Code::Denied);
-            record.end(Verdict { at: Clock::now(), reason: Reason::Revoked });
+            let standing = self.roster.standing(&agent, &seat.serial);
+            tracing::warn!(agent, "{}: its link and all its streams are ended", told(standing));
+            seat.link.end(Code::Denied);
+            seat.record.end(Verdict { at: Clock::now(), reason: Reason::Revoked });
         }
     }
 
@@ -370,7 +345,7 @@ impl Agents {
             let text = format!("agent \"{}\" is not linked up", far.agent);
             io::Error::new(io::ErrorKind::NotConnected, text)
         };
-        let link = lock(&self.seats).get(&far.agent).map(|seat| seat.link.clone()).ok_or_else(absent)?;
+        let link = self.seats.best(&far.agent).ok_or_else(absent)?;
         let (service, subject) = (far.service.as_str().into(), subject.into());
         let request = Request { service, subject, permit: 0, trace: random()?, why: "".into() };
         link.open(request).map_err(|code| {

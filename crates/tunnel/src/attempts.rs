@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tieline_transport::Io;
-use tieline_wire::tunnel::{Party, Refusal, Way};
+use tieline_wire::tunnel::{Refusal, Way};
 
 use crate::carrier::Carrier;
-use crate::greeting::{GreetingError, ask};
+use crate::greeting::{Caller, GreetingError, ask};
 use crate::live::LiveLink;
 use crate::ways::Reach;
 
@@ -50,11 +50,11 @@ impl Attempts {
     }
 
     /// Asks for `link` to go on over what has come through by `way`, or for a new one.
-    pub(crate) fn ask(&mut self, way: Way, link: Option<Arc<LiveLink>>, party: Party, boot: [u8; 16]) {
+    pub(crate) fn ask(&mut self, way: Way, link: Option<Arc<LiveLink>>, caller: Caller) {
         let at = self.under_way.iter().position(|(other, _)| *other == way);
         match at.map(|at| self.under_way.swap_remove(at).1) {
             Some(Attempt::Through(io)) => {
-                self.under_way.push((way, Attempt::Asks(Box::pin(ask(io, link, party, boot)))));
+                self.under_way.push((way, Attempt::Asks(Box::pin(ask(io, link, caller)))));
             }
             Some(other) => self.under_way.push((way, other)),
             None => {}

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Over, beat, ways_to};
 use crate::enrol::{EnrolError, believed, enrol_person};
+use crate::greeting::Caller;
 use crate::host::AWAY_MAX;
 use crate::identity::shown_by;
 use crate::life::{Dialer, Life, Standing};
@@ -118,7 +119,8 @@ impl Person {
         // Nobody tells it of another network: it looks by itself.
         let (_told, roused) = watch::channel(());
         let (ways, boot) = (ways_to(&server, &[Over::Quic, Over::Tls, Over::WebSocket]), random()?);
-        let dialer = Dialer { server, proxy, tls, ways, roused, party: Party::Connect, boot, offers };
+        let caller = Caller { party: Party::Connect, boot, place: 0 };
+        let dialer = Dialer { server, proxy, tls, ways, roused, caller, offers };
         let mut life = Life::begin(dialer, None);
         let work = work(UserLink { standing: life.standing() });
         let beat = tokio::task::spawn_local(beat());

@@ -99,7 +99,7 @@ impl Asked {
         let record = &self.record;
         let (endpoint, why) = (far.to_string(), "its person asked for it");
         record.set_chosen(Chosen { endpoint: endpoint.as_str().into(), why: Box::new(why) });
-        self.agents.visits().passes(&far.agent, record);
+        self.agents.visits().passes(record);
         // However long he waits for somebody else, he comes back as who he is.
         self.link.act(|core| core.link.set_patience(self.id, PATIENCE));
         let way = self.let_through(connection, &far, &request.why).await?;
@@ -116,6 +116,7 @@ impl Asked {
         };
         let stream = opened.map_err(unreached)?;
         let far = stream.handle();
+        self.agents.visits().leads_over(&self.record, &far.0);
         let near = self.link.accept(self.id).ok_or_else(gone)?;
         self.answered = true;
         let duplex = Duplex::new(Io::Stream(Box::new(near)), Io::Stream(Box::new(stream)), Vec::new());

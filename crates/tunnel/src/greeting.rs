@@ -152,12 +152,21 @@ pub(crate) async fn say(io: &mut Io, bytes: &[u8]) -> io::Result<()> {
     io.flush().await
 }
 
+/// Who asks for a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) party: Party,
+    /// Its process.
+    pub(crate) boot: [u8; 16],
+    /// Which of the links of that process it is.
+    pub(crate) place: u64,
+}
+
 /// The dialer's part: asks for `link` to go on over `io`, or for a new one. Without a deadline.
 pub(crate) async fn ask(
     mut io: Io,
     link: Option<Arc<LiveLink>>,
-    party: Party,
-    boot: [u8; 16],
+    caller: Caller,
 ) -> Result<Carrier, GreetingError> {
     let exporter = exporter(&io)?;
     match link {
@@ -178,7 +187,9 @@ pub(crate) async fn ask(
             let mut out = Vec::new();
             let release = env!("CARGO_PKG_VERSION");
             let (version_min, version_max, features) = (VERSION, VERSION, 0);
-            Frame::Hello(Hello { version_min, version_max, features, boot, party, release }).encode(&mut out);
+            let Caller { party, boot, place } = caller;
+            Frame::Hello(Hello { version_min, version_max, features, boot, place, party, release })
+                .encode(&mut out);
             say(&mut io, &out).await?;
             let first = First::read(&mut io).await?;
             let link = match first.frame()? {

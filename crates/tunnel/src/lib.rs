@@ -34,6 +34,7 @@ mod offers;
 mod people;
 mod probe;
 mod roster;
+mod seats;
 mod server;
 mod sha;
 mod store;
@@ -44,7 +45,7 @@ mod visits;
 mod ways;
 mod websocket;
 
-pub use agent::{Agent, AgentError, Offer, Over, Roused};
+pub use agent::{Agent, AgentError, Offer, Over, Roused, Server};
 pub use agents::{AgentStatus, Agents, LinkStatus};
 pub use authority::{AGENT_PREFIX, Authority, AuthorityError, SERVER_NAME};
 pub use connect::{ConnectError, LinkState, Person, UserLink};

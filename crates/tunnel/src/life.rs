@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tieline_base::{Address, Clock, Moment};
 use tieline_transport::tls::ClientTls;
-use tieline_wire::tunnel::{Act, Code, Dialing, Now, Party, Refusal, Way};
+use tieline_wire::tunnel::{Act, Code, Dialing, Now, Refusal, Way};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -19,7 +19,7 @@ use crate::agent::Roused;
 use crate::alarm::Alarm;
 use crate::attempts::{Attempts, Came};
 use crate::carrier::{Carrier, Medium, Parting, Passing};
-use crate::greeting::GreetingError;
+use crate::greeting::{Caller, GreetingError};
 use crate::live::LiveLink;
 use crate::network::Network;
 use crate::offers::{self, Offers};
@@ -40,9 +40,7 @@ pub(crate) struct Dialer {
     pub(crate) ways: Vec<Way>,
     /// Somebody knows that the network has changed.
     pub(crate) roused: Roused,
-    pub(crate) party: Party,
-    /// Of this process.
-    pub(crate) boot: [u8; 16],
+    pub(crate) caller: Caller,
     /// Where streams that the server opens lead.
     pub(crate) offers: Arc<Offers>,
 }
@@ -298,7 +296,7 @@ impl Life {
             return false;
         }
         self.asks = None;
-        self.attempts.ask(way, self.link.clone(), self.dialer.party, self.dialer.boot);
+        self.attempts.ask(way, self.link.clone(), self.dialer.caller);
         true
     }
 

@@ -13,9 +13,9 @@ use tieline_conn::{Connection, Held, Outcome, Protocol, Route, Serving};
 use tieline_registry::Record;
 use tieline_transport::Io;
 use tieline_transport::tls::{ServerTls, Voucher, serial_of};
-use tieline_wire::tunnel::{Code, Epoch, Frame, LinkId, Party, Refusal, Resume};
+use tieline_wire::tunnel::{Code, Epoch, Frame, Hello, LinkId, Party, Refusal, Resume};
 
-use crate::agents::{Agents, Seat, told};
+use crate::agents::{Agents, told};
 use crate::alarm::Alarm;
 use crate::authority::AGENT_PREFIX;
 use crate::carrier::{Carrier, Medium, Parting, Passing};
@@ -26,6 +26,7 @@ use crate::known::Standing;
 use crate::live::LiveLink;
 use crate::people::People;
 use crate::probe::{self, AgentSeen, Seen};
+use crate::seats::{PLACES, Seat};
 use crate::sha::Sha;
 use crate::visits::Guest;
 use crate::websocket::{self, UpgradeError};
@@ -282,7 +283,8 @@ async fn begin(agents: &Agents, record: &Arc<Record>, mut io: Io, shown: &Shown)
     let mut out = Vec::new();
     match first.frame().map_err(ungreeted)? {
         Frame::Hello(hello) => {
-            let (id, link) = match welcome(&hello, Party::Agent, &exporter, &mut out).map_err(ungreeted)? {
+            let made = welcome(&hello, Party::Agent, &exporter, &mut out).map_err(ungreeted)?;
+            let (id, link) = match made.and_then(|made| hello_fits(&hello).map(|()| made)) {
                 Ok(made) => made,
                 Err(refusal) => {
                     refuse(&mut io, refusal, Duration::ZERO).await;
@@ -291,9 +293,10 @@ async fn begin(agents: &Agents, record: &Arc<Record>, mut io: Io, shown: &Shown)
             };
             record.note(format!("agent \"{}\" {} links up", shown.agent, hello.release));
             let (epoch, link) = (link.epoch(), LiveLink::new(link, false));
-            let (serial, record) = (shown.serial.clone(), record.clone());
-            agents.hello(&shown.agent, hello.boot, hello.release);
-            agents.seat(&shown.agent, Seat { id, link: link.clone(), serial, record });
+            let (serial, record, since) = (shown.serial.clone(), record.clone(), Clock::now());
+            let Hello { boot, place, release, .. } = hello;
+            agents.hello(&shown.agent, boot, release);
+            agents.seat(&shown.agent, Seat { id, link: link.clone(), boot, place, serial, record, since });
             still_good(agents, shown, id, &link)?;
             Ok(Up { id, carrier: Carrier::new(io, link, epoch, first.rest(), out) })
         }
@@ -316,6 +319,11 @@ async fn begin(agents: &Agents, record: &Arc<Record>, mut io: Io, shown: &Shown)
         }
         _ => Err(malformed("its first frame begins no link")),
     }
+}
+
+/// Whether the link has a place among those of its agent.
+fn hello_fits(hello: &Hello<'_>) -> Result<(), Refusal> {
+    if hello.place < PLACES { Ok(()) } else { Err(Refusal::Denied) }
 }
 
 /// Its certificate was judged before it spoke. From now on [`Agents::judge_again`] sees it; what was revoked
@@ -418,7 +426,7 @@ async fn carry(mut carrier: Carrier, held: Held, watch: Watch) -> Outcome {
             "the link of agent \"{}\" goes on here: epoch {epoch}, after {gap:.1?}, {replayed} bytes again",
             watch.agent
         );
-        watch.agents.visits().tell_through(&watch.agent, &text);
+        watch.agents.visits().tell_through(&watch.link, &text);
         record.note(text);
     }
     let mut leaving = Leaving::default();
@@ -442,7 +450,7 @@ async fn carry(mut carrier: Carrier, held: Held, watch: Watch) -> Outcome {
         Parting::Breach(_) | Parting::Frame(_) => Err(malformed(&parting.to_string())),
         Parting::Lost(error) => {
             let text = format!("{error}; the link waits for its agent");
-            watch.agents.visits().tell_through(&watch.agent, &text);
+            watch.agents.visits().tell_through(&watch.link, &text);
             record.note(text);
             record.enter(Stage::Acquire, Clock::now());
             detached(&watch).await

@@ -51,9 +51,9 @@ pub(crate) struct Move {
     pub(crate) resumption: Option<Resumption>,
 }
 
-/// A stream, and the agent that it leads through.
+/// A stream, and the link of an agent that it leads through, once it is opened.
 struct Through {
-    agent: String,
+    link: Option<Arc<LiveLink>>,
     /// The approval that it was opened by, where one was needed.
     approval: Option<ApprovalId>,
     record: Arc<Record>,
@@ -173,10 +173,17 @@ impl Visits {
         lock(&self.links).remove(&id);
     }
 
-    /// Notes that the stream of `record` leads through `agent`.
-    pub(crate) fn passes(&self, agent: &str, record: &Arc<Record>) {
-        let through = Through { agent: agent.into(), approval: None, record: record.clone() };
+    /// Notes the stream of `record`.
+    pub(crate) fn passes(&self, record: &Arc<Record>) {
+        let through = Through { link: None, approval: None, record: record.clone() };
         lock(&self.streams).insert(record.id(), through);
+    }
+
+    /// Notes that the stream of `record` leads through this link of an agent.
+    pub(crate) fn leads_over(&self, record: &Record, link: &Arc<LiveLink>) {
+        if let Some(through) = lock(&self.streams).get_mut(&record.id()) {
+            through.link = Some(link.clone());
+        }
     }
 
     /// Notes that the stream of `record` is opened by that approval, and ends with it.
@@ -205,11 +212,11 @@ impl Visits {
         lock(&self.streams).remove(&record.id());
     }
 
-    /// Adds to the stories of all streams through the link of `agent`.
-    pub(crate) fn tell_through(&self, agent: &str, text: &str) {
+    /// Adds to the stories of all streams through this link of an agent.
+    pub(crate) fn tell_through(&self, link: &Arc<LiveLink>, text: &str) {
         let streams = lock(&self.streams);
-        let concerned = streams.values().filter(|through| through.agent == agent);
-        concerned.for_each(|through| through.record.note(text));
+        let leads_there = |through: &&Through| through.link.as_ref().is_some_and(|it| Arc::ptr_eq(it, link));
+        streams.values().filter(leads_there).for_each(|through| through.record.note(text));
     }
 
     /// Adds to the stories of all streams inside `host`, and does `also` to each.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tieline_base::Address;
-use tieline_tunnel::{Agent, Authority, Identity, Offer, Store, enrol};
+use tieline_tunnel::{Agent, Authority, Identity, Offer, Server, Store, enrol};
 use tokio::sync::watch;
 
 use super::{FOLDER, free_or_any, listener, shown, tried};
@@ -127,7 +127,8 @@ fn run_agent(server: Address, meter: SocketAddr) -> anyhow::Result<()> {
         enrol(&server, None, token.text().reveal(), &identity).await?;
         let offer = Offer { name: "meter".into(), to: Address::Socket(meter) };
         let (_rouse, roused) = watch::channel(());
-        Ok(Agent::new(server, identity, [offer]).run(roused, pending()).await?)
+        let server = Server { address: server, proxy: None };
+        Ok(Agent::new([server], identity, [offer]).run(roused, pending()).await?)
     })
 }
 

@@ -29,11 +29,12 @@ struct Agent {
     copied: bool,
     version: Option<String>,
     away_seconds: Option<f64>,
-    link: Option<Link>,
+    links: Vec<Link>,
 }
 
 #[derive(Deserialize)]
 struct Link {
+    attached: bool,
     carrier: Option<String>,
     client: String,
     age_seconds: f64,
@@ -65,7 +66,7 @@ const HEAD: [&str; 10] =
 /// Columns as wide as their widest cell.
 fn table(agents: &[Agent]) -> String {
     let head = HEAD.map(str::to_owned);
-    let lines: Vec<[String; 10]> = std::iter::once(head).chain(agents.iter().map(line)).collect();
+    let lines: Vec<[String; 10]> = std::iter::once(head).chain(agents.iter().flat_map(lines_of)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     let mut text = String::new();
@@ -77,10 +78,22 @@ fn table(agents: &[Agent]) -> String {
     text
 }
 
-fn line(agent: &Agent) -> [String; 10] {
+/// A line for each link; one alone where there is none.
+fn lines_of(agent: &Agent) -> Vec<[String; 10]> {
+    match &*agent.links {
+        [] => vec![line(agent, None)],
+        links => links.iter().map(|link| line(agent, Some(link))).collect(),
+    }
+}
+
+fn line(agent: &Agent, link: Option<&Link>) -> [String; 10] {
     let none = || "-".to_owned();
-    let link = agent.link.as_ref();
-    let state = if agent.copied { format!("{}, copied", agent.state) } else { agent.state.clone() };
+    // One of two may wait while the other is up.
+    let state = match link {
+        Some(link) if !link.attached && agent.state == "linked" => "resuming",
+        _ => &agent.state,
+    };
+    let state = if agent.copied { format!("{state}, copied") } else { state.to_owned() };
     let since = link.map(|link| link.age_seconds).or(agent.away_seconds);
     let labels: Vec<String> = agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     [
@@ -106,15 +119,18 @@ mod tests {
         let agents: Vec<Agent> = serde_json::from_str(
             r#"[{"name": "p7", "labels": {"at": "berlin"}, "state": "linked", "copied": false,
                  "version": "0.1.0", "away_seconds": null,
-                 "link": {"carrier": "quic", "client": "[::1]:4", "age_seconds": 61.0,
-                          "round_trip_ms": 12.34, "loss_percent": 0.251, "streams": 3}},
+                 "links": [{"attached": true, "carrier": "quic", "client": "[::1]:4", "age_seconds": 61.0,
+                            "round_trip_ms": 12.34, "loss_percent": 0.251, "streams": 3},
+                           {"attached": false, "carrier": "tls", "client": "[::1]:5", "age_seconds": 2.0,
+                            "round_trip_ms": null, "loss_percent": null, "streams": 0}]},
                 {"name": "p8", "labels": {}, "state": "away", "copied": true,
-                 "version": null, "away_seconds": null, "link": null}]"#,
+                 "version": null, "away_seconds": null, "links": []}]"#,
         )
         .unwrap();
         let expected = [
             "AGENT  STATE         SINCE  CARRIER  RTT     LOSS  STREAMS  FROM     VERSION  LABELS\n",
             "p7     linked        1m01s  quic     12.3ms  0.3%  3        [::1]:4  0.1.0    at=berlin\n",
+            "p7     resuming      2.0s   tls      -       -     0        [::1]:5  0.1.0    at=berlin\n",
             "p8     away, copied  -      -        -       -     -        -        -        -\n",
         ];
         assert_eq!(table(&agents), expected.concat());

@@ -19,3 +19,4 @@ mod oracle;
 mod people;
 mod programs;
 mod site;
+mod two_links;

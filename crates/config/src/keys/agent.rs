@@ -7,8 +7,12 @@ pub(crate) static AGENT: Block = Block {
     path: "agent",
     meaning: "Which server an agent dials, and as whom. The file is read by `tieline agent run`.",
     keys: &[
-        key("server", Kind::Endpoint)
-            .means("The listener of protocol \"tunnel\" to dial. What connects is always the agent.")
+        key("server", Kind::OneOrMore(&Kind::Endpoint))
+            .means(
+                "The listener of protocol \"tunnel\" to dial, or two addresses that lead to it. What \
+                 connects is always the agent, and keeps a link to each: a new stream goes over one that is \
+                 up. The same address twice is two links to it.",
+            )
             .example("gate.example.com:7443"),
         key("carriers", Kind::List(&Kind::Words(Carrier::WORDS)))
             .or_else("All of them.")

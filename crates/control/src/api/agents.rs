@@ -20,8 +20,8 @@ pub(super) struct AgentView {
     name: String,
     /// What it is labelled with.
     labels: BTreeMap<String, String>,
-    /// `linked`; `resuming`, while its link waits for another connection; `away`; or `locked`, for somebody
-    /// has a copy of its key, and it has to join anew.
+    /// `linked`; `resuming`, while none of its links is carried and one waits for another connection; `away`;
+    /// or `locked`, for somebody has a copy of its key, and it has to join anew.
     state: &'static str,
     /// Whether two processes took turns at its link in the last hour: its folder was copied, or
     /// it runs twice.
@@ -33,13 +33,15 @@ pub(super) struct AgentView {
     /// For how long it has been away, in seconds; null if it is not, or was never here since the server has
     /// been running.
     away_seconds: Option<f64>,
-    /// Its link; null if there is none.
-    link: Option<LinkView>,
+    /// Its links: none, one, or two.
+    links: Vec<LinkView>,
 }
 
 /// A link as it stands.
 #[derive(Serialize, ToSchema, Debug)]
 pub(super) struct LinkView {
+    /// Whether something carries it just now.
+    attached: bool,
     /// The connection that carries it, or did last.
     connection: u64,
     /// What carries it: `tls`, `quic`.
@@ -65,11 +67,11 @@ pub(super) async fn agents(permit: AdminPermit, State(plane): State<Plane>) -> J
 
 impl AgentView {
     fn of(status: AgentStatus, now: Moment, wall: Duration) -> AgentView {
-        let state = match &status.link {
+        let state = match &*status.links {
             _ if status.locked => "locked",
-            Some(link) if link.attached => "linked",
-            Some(_) => "resuming",
-            None => "away",
+            [] => "away",
+            links if links.iter().any(|link| link.attached) => "linked",
+            _ => "resuming",
         };
         let labels = status.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
         AgentView {
@@ -79,7 +81,7 @@ impl AgentView {
             certificate_seconds: status.until.saturating_sub(wall.as_secs()),
             version: status.release,
             away_seconds: status.left.map(|left| now.since(left).as_secs_f64()),
-            link: status.link.map(|link| LinkView::of(&link, now)),
+            links: status.links.iter().map(|link| LinkView::of(link, now)).collect(),
             name: status.name,
         }
     }
@@ -88,6 +90,7 @@ impl AgentView {
 impl LinkView {
     fn of(link: &LinkStatus, now: Moment) -> LinkView {
         LinkView {
+            attached: link.attached,
             connection: link.record.id().0,
             carrier: link.record.carrier(),
             client: link.record.client().to_string(),

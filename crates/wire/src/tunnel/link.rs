@@ -219,6 +219,11 @@ impl Link {
         self.attached
     }
 
+    /// Whether the peer should have spoken over that carrier.
+    pub fn in_doubt(&self) -> bool {
+        self.pulse.doubts()
+    }
+
     /// The smoothed round trip over the carrier in use; a usual one until it is measured.
     pub fn round_trip(&self) -> Duration {
         self.pulse.round_trip()

@@ -22,6 +22,8 @@ pub struct Hello<'a> {
     pub features: u64,
     /// Random, new with each start of the process: a second HELLO with another one ends the first's links.
     pub boot: [u8; 16],
+    /// Which of its process's links this is: a later HELLO for the same one ends the earlier link.
+    pub place: u64,
     /// What it is.
     pub party: Party,
     /// The release it was built from, for people.
@@ -54,6 +56,7 @@ impl<'a> Hello<'a> {
             version_max: varint::take(cursor)?,
             features: varint::take(cursor)?,
             boot: cursor.array()?,
+            place: varint::take(cursor)?,
             party: *PARTIES.get(usize::from(cursor.u8()?))?,
             release: text(cursor)?,
         };
@@ -65,6 +68,7 @@ impl<'a> Hello<'a> {
         out.varint(self.version_max);
         out.varint(self.features);
         out.bytes(&self.boot);
+        out.varint(self.place);
         out.byte(PARTIES.iter().position(|party| *party == self.party).unwrap_or_default() as u8);
         out.counted(super::plain(self.release).as_bytes());
     }

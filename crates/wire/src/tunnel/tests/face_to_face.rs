@@ -448,6 +448,7 @@ fn breaches_end_the_link_or_the_stream_that_they_concern() {
         version_max: 1,
         features: 0,
         boot: [0; 16],
+        place: 0,
         party: Party::Agent,
         release: "",
     };

@@ -77,13 +77,15 @@ proptest! {
 
     #[test]
     fn frames_about_links_survive(
-        versions in (a_number(), a_number()), features in a_number(), boot in any::<[u8; 16]>(),
+        versions in (a_number(), a_number()), features in a_number(), place in a_number(),
+        boot in any::<[u8; 16]>(),
         party in prop::sample::select(vec![Party::Agent, Party::Connect, Party::Edge]), release in a_text(),
         refusal in 0..6_usize, waits in (a_wait(), a_wait()), list in endpoints(),
         ttls in prop::collection::vec((any::<u8>(), a_number()), 0..TTLS_MAX),
     ) {
         let (version_min, version_max) = (versions.0.min(versions.1), versions.0.max(versions.1));
-        check(&Frame::Hello(Hello { version_min, version_max, features, boot, party, release: &release }));
+        let release = &*release;
+        check(&Frame::Hello(Hello { version_min, version_max, features, boot, place, party, release }));
         let (mut listed, mut waited) = (Vec::new(), Vec::new());
         let endpoints = Endpoints::write(list.iter().map(String::as_str), &mut listed);
         let lines: Vec<Ttl> = ttls.into_iter().map(|(kind, wait_ms)| Ttl { kind, wait_ms }).collect();
@@ -272,6 +274,7 @@ fn both_sides_speak_the_newest_version_that_they_share() {
         version_max,
         features: 0,
         boot: [0; 16],
+        place: 0,
         party: Party::Agent,
         release: "",
     };
