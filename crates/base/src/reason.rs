@@ -121,6 +121,8 @@ reasons! {
     RefusedUntrusted = "refused:untrusted",
     /// It proved not who it is: no certificate where one is required, or one that is not believed.
     RefusedCertificate = "refused:certificate",
+    /// The link that it wanted to go on with is not known here, or was not proved to be its own.
+    RefusedLink = "refused:link",
     /// Its password is wrong, or nobody of its name may log in.
     RefusedLogin = "refused:login",
     /// It speaks without TLS, which its listener requires.

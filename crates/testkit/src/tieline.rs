@@ -77,12 +77,18 @@ impl Tieline {
     #[track_caller]
     fn launch(tool: &[&str], binary: &Path, directory: TempDir, arguments: &[&str]) -> Tieline {
         let launch = Launch::under(tool, "tieline", binary.to_owned(), directory.path());
-        let launch = launch.args(arguments.iter().copied());
-        let socket = directory.path().join(DATA).join("admin.sock");
-        let process = launch.start(|| {
-            http_over_unix(&socket, "GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
-        });
+        let process = ready(launch.args(arguments.iter().copied()), directory.path());
         Tieline { process, binary: binary.to_owned(), directory }
+    }
+
+    /// Runs `tieline run` anew in the same directory; what ran before has ended.
+    ///
+    /// # Panics
+    /// As [`Tieline::start`].
+    #[track_caller]
+    pub fn restart(&mut self) {
+        let launch = Launch::under(&[], "tieline", self.binary.clone(), self.directory.path());
+        self.process = ready(launch.args(["run"]), self.directory.path());
     }
 
     /// The binary to test: `TIELINE_BIN` if set, else the one that cargo built beside the running test.
@@ -307,6 +313,15 @@ impl Tieline {
         let answer = http_over_unix(&self.admin_socket(), "GET", "/api/v1/listeners", &[], b"").ok()?;
         serde_json::from_slice(&answer.body).ok()
     }
+}
+
+/// Starts it, and waits until its admin socket says that it is ready.
+#[track_caller]
+fn ready(launch: Launch, directory: &Path) -> Process {
+    let socket = directory.join(DATA).join("admin.sock");
+    launch.start(|| {
+        http_over_unix(&socket, "GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
+    })
 }
 
 fn write_config(directory: &Path, config: &str) {

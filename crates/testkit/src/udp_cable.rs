@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_types)] // plain threads of a test's own
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +33,8 @@ struct Shared {
     /// The translation as it stands: by its number, so that the last one's answers end with it.
     translation: AtomicU64,
     senders: Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>,
+    /// The address by which senders are seen at the other end.
+    seen: Mutex<IpAddr>,
 }
 
 /// How often a thread looks whether it is still to pass datagrams.
@@ -56,6 +58,7 @@ impl UdpCable {
             passed: AtomicU64::new(0),
             translation: AtomicU64::new(0),
             senders: Mutex::default(),
+            seen: Mutex::new(loopback(0).ip()),
         });
         let passing = shared.clone();
         let passing = Some(std::thread::spawn(move || pass(&passing)));
@@ -81,6 +84,12 @@ impl UdpCable {
     pub fn rebind(&self) {
         self.shared.translation.fetch_add(1, Ordering::SeqCst);
         self.shared.senders.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// [`UdpCable::rebind`] to `address`, one of this machine.
+    pub fn rebind_to(&self, address: IpAddr) {
+        *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        self.rebind();
     }
 }
 
@@ -114,7 +123,8 @@ impl Shared {
         if let Some(socket) = senders.get(&sender) {
             return Some(socket.clone());
         }
-        let socket = UdpSocket::bind(loopback(0)).and_then(|socket| {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = UdpSocket::bind((seen, 0)).and_then(|socket| {
             socket.connect(self.to)?;
             socket.set_read_timeout(Some(LOOK))?;
             Ok(socket)

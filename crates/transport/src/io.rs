@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind::WouldBlock;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
@@ -203,6 +204,14 @@ impl Io {
         match (self.socket(), self.stream()) {
             (Some(Socket::Tcp(tcp)), _) => packets::of_tcp(tcp.as_fd()),
             (_, Some(stream)) => stream.packets(),
+            _ => None,
+        }
+    }
+
+    /// Where the peer is now, if that may change while it lives: a connection of QUIC follows its client.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Io::Stream(stream) => stream.peer(),
             _ => None,
         }
     }

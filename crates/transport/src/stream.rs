@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -33,6 +34,11 @@ pub trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {
 
     /// What it has sent and lost; `None` where nobody counts.
     fn packets(&self) -> Option<Packets> {
+        None
+    }
+
+    /// Where the peer is now, if that may change while it lives.
+    fn peer(&self) -> Option<SocketAddr> {
         None
     }
 

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tieline_base::{Clock, FarService, Labels, Moment, Proved, Reason};
+use tieline_base::{ClientAddr, Clock, FarService, Labels, Moment, Proved, Reason};
 use tieline_registry::{Record, Verdict};
 use tieline_transport::{DialFar, Io};
 use tieline_wire::tunnel::{Code, LinkId, Request};
@@ -252,9 +252,18 @@ impl Agents {
         }
     }
 
-    /// The link of `agent` goes on over another connection.
-    pub(crate) fn moved(&self, agent: &str, id: LinkId, serial: &str, record: &Arc<Record>) {
-        self.seats.change(agent, id, |seat| (seat.serial, seat.record) = (serial.to_owned(), record.clone()));
+    /// The link of `agent` goes on over another connection. Answers where the one before came from.
+    pub(crate) fn moved(
+        &self,
+        agent: &str,
+        id: LinkId,
+        serial: &str,
+        record: &Arc<Record>,
+    ) -> Option<ClientAddr> {
+        self.seats.change(agent, id, |seat| {
+            seat.serial = serial.to_owned();
+            std::mem::replace(&mut seat.record, record.clone()).client()
+        })
     }
 
     /// The link `id` of `agent` is over.

@@ -34,7 +34,7 @@ pub(crate) enum Came {
     /// It may ask.
     Through(Way),
     /// It carries the link.
-    Carries(Way, Carrier),
+    Carries(Way, Box<Carrier>),
     /// The server says no.
     Refused(Refusal, Duration),
     /// Nothing.
@@ -93,7 +93,7 @@ impl Attempts {
                     Poll::Pending => {}
                     Poll::Ready(Ok(carrier)) => {
                         self.under_way.swap_remove(at);
-                        return Some(Came::Carries(way, carrier));
+                        return Some(Came::Carries(way, Box::new(carrier)));
                     }
                     Poll::Ready(Err(GreetingError::Refused(refusal, retry_after))) => {
                         self.under_way.swap_remove(at);

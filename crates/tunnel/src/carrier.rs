@@ -6,6 +6,7 @@
 //! has come. It holds nothing that could not be thrown away: whatever byte it is cut at, the link repeats.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -69,6 +70,10 @@ pub(crate) struct Carrier {
     told: bool,
     /// Whether something may wait in TLS.
     unflushed: bool,
+    /// Where the peer was when it last said something, if that may change.
+    peer: Option<SocketAddr>,
+    /// Where it has gone since that was last asked.
+    elsewhere: Option<SocketAddr>,
     alarm: Alarm,
     /// When it was last counted what is lost.
     counted_at: Moment,
@@ -131,10 +136,13 @@ impl Carrier {
     ) -> Self {
         io.give_up_after(UNDELIVERED_MAX);
         io.haul(UNSENT_MAX);
+        let peer = io.peer();
         Self {
             io,
             link,
             epoch,
+            peer,
+            elsewhere: None,
             inbox,
             outbox,
             sent: 0,
@@ -152,6 +160,11 @@ impl Carrier {
 
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Where the peer has gone without a resume, if it has; told once. To be asked whenever it was polled.
+    pub(crate) fn take_elsewhere(&mut self) -> Option<SocketAddr> {
+        self.elsewhere.take()
     }
 
     /// Carries until it can no more.
@@ -286,6 +299,11 @@ impl Carrier {
                 )));
             }
             Poll::Ready(Ok(count)) => passing.passed(true, count),
+        }
+        // RFC 9000 §9: a connection of QUIC follows its client to another address.
+        let peer = self.io.peer();
+        if peer != self.peer {
+            (self.peer, self.elsewhere) = (peer, peer);
         }
         self.take_frames(cx)?;
         Ok(Poll::Ready(()))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tieline_base::{Clock, Reason, Stage};
+use tieline_base::{ClientAddr, Clock, Reason, Stage};
 use tieline_conn::{Children, Connection, Outcome};
 use tieline_policy::Subject;
 use tieline_registry::{Record, Verdict};
@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 use crate::agents::Agents;
 use crate::alarm::Alarm;
 use crate::carrier::{Carrier, Parting};
+use crate::carrying::Row;
 use crate::far_stream;
 use crate::greeting::{First, exporter, refuse, welcome};
 use crate::live::{LiveLink, Resumption};
-use crate::server::{GREETING_MAX, Row, Tunnel, denied, go_on, late, malformed, reason_of, ungreeted};
+use crate::server::{GREETING_MAX, Tunnel, denied, go_on, late, malformed, no_link, reason_of, ungreeted};
 use crate::visits::{Guest, MOVES_MAX, Move, Visit};
 
 /// How long a person's link waits for him to come back: as long as somebody at a terminal would.
@@ -98,7 +99,7 @@ async fn begin(
                 }
                 Err(refusal) => {
                     refuse(&mut io, refusal, Duration::ZERO).await;
-                    Err(denied().because("no link of this token goes on here by what it shows"))
+                    Err(no_link(refusal).because("no link of this token goes on here by what it shows"))
                 }
             }
         }
@@ -122,7 +123,19 @@ async fn carry(agents: &Agents, connection: Connection, visit: Visit, mut carrie
     }
     record.enter(Stage::Relay, Clock::now());
     let held = connection.into_held();
-    let parting = poll_fn(|cx| carrier.poll(&Row(&held.record), cx)).await;
+    let over = held.record.id();
+    let parting = poll_fn(|cx| {
+        let parting = carrier.poll(&Row(&held.record), cx);
+        if let Some(client) = carrier.take_elsewhere().map(ClientAddr::from_socket) {
+            held.record.set_client(Some(client));
+            if visit.moves.try_send(Move { over, client, resumption: None }).is_err() {
+                // Nobody is there who could ask policy.
+                visit.link.end(Code::Denied);
+            }
+        }
+        parting
+    });
+    let parting = parting.await;
     match parting {
         Parting::Replaced => Ok(Reason::Moved),
         Parting::Over(code) => {
@@ -221,7 +234,11 @@ impl Host {
     /// The connection's own carrier; `Some` when the link is over for good.
     fn poll_carrier(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         let carrier = self.carrier.as_mut()?;
-        let Poll::Ready(parting) = carrier.poll(&Row(&self.record), cx) else { return None };
+        let polled = carrier.poll(&Row(&self.record), cx);
+        if let Some(client) = carrier.take_elsewhere().map(ClientAddr::from_socket) {
+            self.follow(Move { over: self.record.id(), client, resumption: None });
+        }
+        let Poll::Ready(parting) = polled else { return None };
         match parting {
             Parting::Replaced => self.carrier = None,
             Parting::Lost(error) => {
@@ -246,13 +263,21 @@ impl Host {
 
     /// Whether the link goes on over another connection: then all that is open is decided about again.
     fn poll_moves(&mut self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(Some(Move { over, client, resumption })) = self.moves.poll_recv(cx) else {
-            return false;
-        };
+        let Poll::Ready(Some(told)) = self.moves.poll_recv(cx) else { return false };
+        self.follow(told);
+        true
+    }
+
+    fn follow(&self, Move { over, client, resumption }: Move) {
+        let before = self.record.client();
         let again = resumption.map_or_else(String::new, |Resumption { epoch, gap, replayed }| {
             format!(": epoch {}, after {gap:.1?}, {replayed} bytes again", epoch.0)
         });
-        let text = format!("the person's link goes on over connection {over} from {client}{again}");
+        let text =
+            format!("the person's link goes on over connection {over} from {client}, before {before}{again}");
+        let (gap, replayed) = resumption.map_or_else(Default::default, |it| (it.gap, it.replayed));
+        let (person, gap_ms, replayed_bytes) = (self.record.identity(), gap.as_millis(), replayed);
+        tracing::info!(%person, from = %before, to = %client, gap_ms, replayed_bytes, "resumed");
         self.record.note(text.as_str());
         self.record.set_client(Some(client));
         self.record.enter(Stage::Relay, Clock::now());
@@ -273,7 +298,6 @@ impl Host {
             stream.note(format!("not from {client}: {denied}"));
             stream.end(Verdict { at: Clock::now(), reason: Reason::Revoked });
         });
-        true
     }
 
     /// Whether there were streams to open.

@@ -16,6 +16,7 @@ mod approvals;
 mod attempts;
 mod authority;
 mod carrier;
+mod carrying;
 mod connect;
 mod ends;
 mod enrol;

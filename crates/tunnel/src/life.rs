@@ -147,7 +147,7 @@ impl Life {
             Came::Through(way) => self.dialing.through(way, now),
             Came::Failed(way) => self.dialing.failed(way),
             Came::Carries(way, carrier) => {
-                self.attach(carrier, way);
+                self.attach(*carrier, way);
                 self.dialing.answered(way, now, &mut acts);
                 // The others were given up, and did not fail.
                 self.attempts.close_all();
@@ -211,10 +211,18 @@ impl Life {
     fn poll_carrier(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(carrier) = &mut self.carrier else { return false };
         let Poll::Ready(parting) = carrier.poll(&Uncounted, cx) else { return false };
-        let round_trip = carrier.link().look(|core| core.link.round_trip());
+        let (round_trip, spread) = carrier.link().look(|core| (core.link.round_trip(), core.take_move()));
         self.carrier = None;
+        if let Some(spread) = spread {
+            self.dialing.move_within(spread, self.now());
+        }
         tracing::warn!(server = %self.dialer.server, "link down: {parting}");
         match parting {
+            Parting::Told(Code::Draining) => {
+                self.end(Code::Draining);
+                self.dialing.sent_away(round_trip, self.now());
+                return true;
+            }
             Parting::Lost(_) | Parting::Replaced => {
                 self.standing.send_replace(Standing::Down);
             }

@@ -60,9 +60,13 @@ impl Seats {
     }
 
     /// Changes the seat of that link, if it is there.
-    pub(crate) fn change(&self, agent: &str, id: LinkId, change: impl FnOnce(&mut Seat)) {
-        let mut seats = self.lock();
-        seats.get_mut(agent).and_then(|own| own.iter_mut().find(|seat| seat.id == id)).map(change);
+    pub(crate) fn change<T>(
+        &self,
+        agent: &str,
+        id: LinkId,
+        change: impl FnOnce(&mut Seat) -> T,
+    ) -> Option<T> {
+        self.lock().get_mut(agent)?.iter_mut().find(|seat| seat.id == id).map(change)
     }
 
     /// The link `id` of `agent` is over; whether it was there, and the last one.

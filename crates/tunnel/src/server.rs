@@ -3,22 +3,21 @@
 //! A connection carries a link, or does not. Its row is the link's row while it does, and stays so while the
 //! link waits for another connection to go on over: what ends the row ends the link.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_base::{Clock, FarService, Fault, Reason, Stage, Whose};
+use tieline_base::{ClientAddr, Clock, FarService, Fault, Reason, Stage, Whose};
 use tieline_config::FarMatch;
-use tieline_conn::{Connection, Held, Outcome, Protocol, Route, Serving};
+use tieline_conn::{Connection, Outcome, Protocol, Route, Serving};
 use tieline_registry::Record;
 use tieline_transport::Io;
 use tieline_transport::tls::{ServerTls, Voucher, serial_of};
-use tieline_wire::tunnel::{Code, Epoch, Frame, Hello, LinkId, Party, Refusal, Resume};
+use tieline_wire::tunnel::{Code, Frame, Hello, LinkId, Party, Refusal, Resume};
 
 use crate::agents::{Agents, told};
-use crate::alarm::Alarm;
 use crate::authority::AGENT_PREFIX;
-use crate::carrier::{Carrier, Medium, Parting, Passing};
+use crate::carrier::{Carrier, Medium};
+use crate::carrying::{Watch, carry};
 use crate::enrol::{self, Enrolled};
 use crate::far_stream::Way;
 use crate::greeting::{First, GreetingError, exporter, refuse, welcome};
@@ -47,9 +46,6 @@ pub(crate) const GREETING_MAX: Duration = Duration::from_secs(5);
 
 /// How soon an agent whose certificate is over may have a new one.
 const RENEWS_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long a link waits for its agent to come back.
-const DETACHED_MAX: Duration = Duration::from_secs(120);
 
 impl Tunnel {
     /// The protocol for `agents`; `route` is the way that all links take, with its rule, and `services` are
@@ -241,6 +237,8 @@ async fn issue(agents: &Arc<Agents>, connection: Connection, mut io: Io, good: O
 struct Up {
     id: LinkId,
     carrier: Carrier,
+    /// Where the one before came from, of a link that goes on.
+    before: Option<ClientAddr>,
 }
 
 async fn link_up(
@@ -273,6 +271,7 @@ async fn link_up(
         epoch: up.carrier.epoch(),
     };
     agents.used(&shown).await;
+    watch.tell_resumed(&held.record, up.before);
     carry(up.carrier, held, watch).await
 }
 
@@ -298,7 +297,7 @@ async fn begin(agents: &Agents, record: &Arc<Record>, mut io: Io, shown: &Shown)
             agents.hello(&shown.agent, boot, release);
             agents.seat(&shown.agent, Seat { id, link: link.clone(), boot, place, serial, record, since });
             still_good(agents, shown, id, &link)?;
-            Ok(Up { id, carrier: Carrier::new(io, link, epoch, first.rest(), out) })
+            Ok(Up { id, carrier: Carrier::new(io, link, epoch, first.rest(), out), before: None })
         }
         Frame::Resume(resume) => {
             let (id, epoch) = (resume.link, resume.epoch);
@@ -307,13 +306,13 @@ async fn begin(agents: &Agents, record: &Arc<Record>, mut io: Io, shown: &Shown)
             let good = || agents.knows(shown);
             match link.and_then(|link| go_on(&link, resume, exporter, good, &mut out).map(|()| link)) {
                 Ok(link) => {
-                    agents.moved(&shown.agent, id, &shown.serial, record);
+                    let before = agents.moved(&shown.agent, id, &shown.serial, record);
                     still_good(agents, shown, id, &link)?;
-                    Ok(Up { id, carrier: Carrier::new(io, link, epoch, first.rest(), out) })
+                    Ok(Up { id, carrier: Carrier::new(io, link, epoch, first.rest(), out), before })
                 }
                 Err(refusal) => {
                     refuse(&mut io, refusal, Duration::ZERO).await;
-                    Err(denied().because("no link of this agent goes on here by what it shows"))
+                    Err(no_link(refusal).because("no link of this agent goes on here by what it shows"))
                 }
             }
         }
@@ -359,121 +358,6 @@ pub(crate) fn go_on(
     Ok(())
 }
 
-/// Sees to it that a link is over when the connection that carried it last is ended, by whatever.
-struct Watch {
-    agents: Arc<Agents>,
-    agent: String,
-    id: LinkId,
-    link: Arc<LiveLink>,
-    epoch: Epoch,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.link.end_at(self.epoch, Code::Killed);
-        if self.link.look(|core| core.link.epoch()) == self.epoch {
-            self.agents.leave(&self.agent, self.id);
-        }
-    }
-}
-
-/// Counts in a row.
-pub(crate) struct Row<'r>(pub(crate) &'r Record);
-
-impl Passing for Row<'_> {
-    fn passed(&self, up: bool, bytes: usize) {
-        self.0.moved(up, bytes as u64);
-    }
-}
-
-/// Whether the row is asked to leave. The agent is told, so that its link goes on over another connection
-/// where it can; a link without streams ends here.
-#[derive(Default)]
-struct Leaving {
-    told: bool,
-}
-
-/// So that the agents of a server do not all come back at once: each has so much time of its own ...
-const MOVE_EACH: Duration = Duration::from_millis(5);
-
-/// ... and all of them together have so much at the most.
-const MOVE_SPREAD_MAX: Duration = Duration::from_secs(10);
-
-impl Leaving {
-    fn look(&mut self, record: &Record, carrier: &mut Carrier, agents: &Agents) {
-        let Some(verdict) = record.leaves_by() else { return };
-        if !std::mem::replace(&mut self.told, true) {
-            let left = verdict.at.since(Clock::now());
-            let all = u32::try_from(agents.linked()).unwrap_or(u32::MAX);
-            let spread = MOVE_EACH.saturating_mul(all).min(MOVE_SPREAD_MAX);
-            carrier.go_away(left, spread.min(left / 2));
-        }
-        let epoch = carrier.epoch();
-        carrier.link().act(|core| {
-            if core.link.epoch() == epoch && !core.awaited() {
-                core.end(Code::Draining);
-            }
-        });
-    }
-}
-
-async fn carry(mut carrier: Carrier, held: Held, watch: Watch) -> Outcome {
-    let record = &held.record;
-    record.enter(Stage::Relay, Clock::now());
-    if let Some(resumption) = watch.link.look(|core| core.take_resumption()) {
-        let (epoch, gap, replayed) = (resumption.epoch.0, resumption.gap, resumption.replayed);
-        let text = format!(
-            "the link of agent \"{}\" goes on here: epoch {epoch}, after {gap:.1?}, {replayed} bytes again",
-            watch.agent
-        );
-        watch.agents.visits().tell_through(&watch.link, &text);
-        record.note(text);
-    }
-    let mut leaving = Leaving::default();
-    let parting = poll_fn(|cx| {
-        leaving.look(record, &mut carrier, &watch.agents);
-        let parting = carrier.poll(&Row(record), cx);
-        // The agent dials, not we.
-        watch.link.look(|core| core.take_doubt());
-        parting
-    });
-    let parting = parting.await;
-    drop(carrier);
-    match parting {
-        Parting::Replaced => Ok(Reason::Moved),
-        Parting::Over(Code::Draining) => Ok(record.leaving().unwrap_or(Reason::Drained)),
-        Parting::Over(code) => Ok(reason_of(code)),
-        Parting::Told(code) => {
-            record.note(format!("the agent ends the link: {code}"));
-            Ok(Reason::ClientClosed)
-        }
-        Parting::Breach(_) | Parting::Frame(_) => Err(malformed(&parting.to_string())),
-        Parting::Lost(error) => {
-            let text = format!("{error}; the link waits for its agent");
-            watch.agents.visits().tell_through(&watch.link, &text);
-            record.note(text);
-            record.enter(Stage::Acquire, Clock::now());
-            detached(&watch).await
-        }
-    }
-}
-
-/// The link waits for another connection.
-async fn detached(watch: &Watch) -> Outcome {
-    let mut alarm = Alarm::default();
-    let waiting = poll_fn(|cx| watch.link.poll_detached(watch.epoch, &mut alarm, cx));
-    match tokio::time::timeout(DETACHED_MAX, waiting).await {
-        Ok(None) => Ok(Reason::Moved),
-        Ok(Some(code)) => Ok(reason_of(code)),
-        // It came back in the last moment.
-        Err(_) if !watch.link.end_at(watch.epoch, Code::Expired) => Ok(Reason::Moved),
-        Err(_) => {
-            let gone = Fault::new(Stage::Acquire, Whose::Client, Reason::ClientReset);
-            Err(gone.because(format!("its agent did not come back within {DETACHED_MAX:?}")))
-        }
-    }
-}
-
 pub(crate) fn reason_of(code: Code) -> Reason {
     match code {
         Code::Lost => Reason::Moved,
@@ -486,6 +370,14 @@ pub(crate) fn reason_of(code: Code) -> Reason {
 
 pub(crate) fn denied() -> Fault {
     Fault::new(Stage::Identify, Whose::Client, Reason::RefusedCertificate)
+}
+
+/// Why a link does not go on.
+pub(crate) fn no_link(refusal: Refusal) -> Fault {
+    match refusal {
+        Refusal::Denied => denied(),
+        _ => Fault::new(Stage::Identify, Whose::Client, Reason::RefusedLink),
+    }
 }
 
 pub(crate) fn late() -> Fault {

@@ -85,6 +85,7 @@ fn an_agent_that_stops_says_so_over_quic_too() {
     // It knows that it is linked up when it serves.
     assert!(wait_until(PATIENCE, || echoes(&mut connect(server.listener_address("web")))));
     await_carrier(&server, &mut agent, "quic");
+    assert!(wait_until(PATIENCE, || echoes(&mut connect(server.listener_address("web")))));
     agent.process().signal(Signal::TERM);
     assert!(agent.process().wait_end(PATIENCE).unwrap().success());
     // Nobody waits for it to come back.

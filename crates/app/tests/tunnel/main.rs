@@ -18,5 +18,6 @@ mod moves;
 mod oracle;
 mod people;
 mod programs;
+mod restarts;
 mod site;
 mod two_links;

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 use tieline_testkit::{
-    Agent, Cable, Finished, HttpProxy, PATIENCE, Postgres, Sshd, TcpServer, Tieline, finish, wait_for,
-    wait_until,
+    Agent, Cable, Finished, HttpProxy, PATIENCE, Postgres, Sshd, TcpServer, Tieline, UdpCable, finish,
+    wait_for, wait_until,
 };
 
 use crate::site::{offer, server};
@@ -346,6 +346,53 @@ fn streams_outlive_cuts_on_both_sides_and_their_story_tells_of_them() {
     rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
     assert_eq!(polite.code(), 130);
     await_live(&desk.server, "identity=ana", 0);
+}
+
+#[test]
+fn a_person_whose_new_address_policy_does_not_allow_loses_the_stream_without_a_resume() {
+    let echo = TcpServer::echo();
+    let routes = ROUTES.replace("allow = {", "allow = { from = [\"127.0.0.1/32\"],");
+    let desk = Desk::with(&routes, &offer(echo.address()));
+    let udp = UdpCable::beside(&desk.people);
+    let token = desk.ana();
+    // On a machine that is slow just now TLS may be there first.
+    let over_quic = wait_for(PATIENCE, || {
+        let mut ana = desk.connect(&token, &["plant-7/service"]);
+        ana.assert_echoes();
+        let streams = live(&desk.server, "identity=ana stage=relay parent>0");
+        let newest = streams.into_iter().max_by_key(|row| row["id"].as_u64())?;
+        (newest["carrier"] == "quic").then_some((ana, newest))
+    });
+    let (mut ana, stream) = over_quic.unwrap();
+    // Another port is nothing to policy.
+    udp.rebind();
+    ana.assert_echoes();
+    let told = || story(&desk.server, &stream).contains("the person's link goes on");
+    assert!(wait_until(PATIENCE, told), "{}", story(&desk.server, &stream));
+    udp.rebind_to([127, 0, 0, 9].into());
+    ana.say(b"ping");
+    assert_eq!(ana.code(), 3);
+    let ended = await_finished(&desk.server, "identity=ana parent>0 reason=revoked", 1);
+    assert_eq!(ended[0]["id"], stream["id"]);
+    let told = story(&desk.server, &stream);
+    assert!(told.contains("not from 127.0.0.9"), "{told}");
+    assert!(desk.server.log().contains("to=127.0.0.9"), "{}", desk.server.log());
+}
+
+#[test]
+fn somebody_has_so_many_links_and_no_more() {
+    let echo = TcpServer::echo();
+    let desk = Desk::start(echo.address());
+    let token = desk.ana();
+    let mut all: Vec<Connect> = (0..32).map(|_| desk.connect(&token, &["plant-7/service"])).collect();
+    all.iter_mut().for_each(Connect::assert_echoes);
+    let _one_more = desk.connect(&token, &["plant-7/service"]);
+    let told = await_finished(&desk.server, "identity=ana reason=limit:per-user", 1);
+    assert!(story(&desk.server, &told[0]).contains("has 32 links already"));
+    all.iter_mut().for_each(Connect::assert_echoes);
+    // It is told to come again, and is let in when there is room.
+    drop(all.pop());
+    all.iter_mut().for_each(Connect::assert_echoes);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -156,6 +157,10 @@ impl Stream for QuicStream {
         let mut material = [0; 32];
         self.connection.export_keying_material(&mut material, label, b"").ok()?;
         Some(material)
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(self.connection.remote_address())
     }
 }
 

@@ -122,6 +122,19 @@ impl Dialing {
         }
     }
 
+    /// The server has ended the link, for it goes away itself: whoever was asked to move before keeps to the
+    /// time of that, and does not come with all the others.
+    pub fn sent_away(&mut self, round_trip: Duration, now: Now) {
+        let planned = match self.state {
+            State::Waits(until) => until,
+            State::Rests | State::Races(..) => now.time,
+        };
+        self.lost(round_trip, now);
+        if let State::Waits(until) = &mut self.state {
+            *until = planned.max(*until);
+        }
+    }
+
     /// A handshake is through; whether it may ask says [`Dialing::on_time`].
     pub fn through(&mut self, way: Way, now: Now) {
         if let State::Races(race, _) = &mut self.state {
@@ -229,11 +242,19 @@ mod tests {
 
     const HOME: NetworkId = NetworkId(1);
 
+    fn at(ms: u64) -> Moment {
+        Moment(ms * 1_000_000)
+    }
+
     /// Time, and a network that lets some ways through.
     struct Site {
         dialing: Dialing,
         now: Moment,
         open: Vec<Way>,
+        /// Whether the others say so at once.
+        refuses: bool,
+        awaited: bool,
+        random: u64,
         /// What was done, and when.
         log: Vec<(u64, Act)>,
     }
@@ -241,11 +262,13 @@ mod tests {
     impl Site {
         fn new(open: &[Way]) -> Self {
             let dialing = Dialing::new(&Way::ALL, HOME, Moment(0));
-            Self { dialing, now: Moment(0), open: open.to_vec(), log: Vec::new() }
+            let (refuses, awaited, random) = (false, true, u64::MAX / 2);
+            let (open, log) = (open.to_vec(), Vec::new());
+            Self { dialing, now: Moment(0), open, refuses, awaited, random, log }
         }
 
         fn now(&self) -> Now {
-            Now { time: self.now, awaited: true, random: u64::MAX / 2 }
+            Now { time: self.now, awaited: self.awaited, random: self.random }
         }
 
         /// Runs until `ms`. Open ways shake hands and answer at once; the others say nothing.
@@ -270,6 +293,10 @@ mod tests {
                         self.dialing.on_time(self.now(), &mut more);
                     }
                     Act::Ask(way) => self.dialing.answered(way, self.now(), &mut more),
+                    Act::Dial(way) if self.refuses => {
+                        self.dialing.failed(way);
+                        self.dialing.on_time(self.now(), &mut more);
+                    }
                     Act::Dial(_) | Act::Close(_) => {}
                 }
                 self.obey(more);
@@ -388,6 +415,54 @@ mod tests {
         site.log.clear();
         site.until(30_000);
         assert_eq!(site.log, []);
+    }
+
+    #[test]
+    fn who_is_sent_away_keeps_to_the_time_that_it_was_asked_for() {
+        let mut site = Site::new(&[Way::Quic6]);
+        site.until(60_000);
+        site.dialing.move_within(Duration::from_secs(10), site.now());
+        let due = site.dialing.deadline();
+        site.until(61_000);
+        site.dialing.sent_away(Duration::from_millis(20), site.now());
+        assert_eq!((site.dialing.in_use(), site.dialing.deadline()), (None, due));
+        // Where nobody was asked, there is nothing to wait for.
+        let mut site = Site::new(&[Way::Quic6]);
+        site.until(60_000);
+        site.dialing.sent_away(Duration::from_millis(20), site.now());
+        assert_eq!(site.dialing.deadline(), site.now);
+    }
+
+    /// A server with a thousand links is gone for three seconds, and its machine says so: each dials at once,
+    /// for it may have been the carrier alone, and then at a time of its own.
+    #[test]
+    fn a_crowd_that_lost_its_server_comes_back_spread_out() {
+        const CROWD: u64 = 1000;
+        let (lost, back) = (60_000, 63_000);
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut returns: Vec<u64> = Vec::new();
+        for _ in 0..CROWD {
+            let mut site = Site::new(&[Way::Tls]);
+            site.dialing = Dialing::new(&[Way::Tls], HOME, Moment(0));
+            site.until(lost);
+            (site.open, site.refuses, site.awaited) = (Vec::new(), true, false);
+            site.lost();
+            while site.dialing.in_use().is_none() {
+                site.random = random.u64(..);
+                if site.dialing.deadline() >= at(back) {
+                    site.open = vec![Way::Tls];
+                }
+                site.until(site.dialing.deadline().0 / 1_000_000 + 1);
+            }
+            returns.push(site.now.since(at(back)).as_millis() as u64);
+        }
+        returns.sort_unstable();
+        let within = |ms| returns.partition_point(|at| *at < ms) as u64;
+        assert!(within(60_000) >= CROWD * 99 / 100, "{:?}", returns.last());
+        // In no second more than a part of them.
+        let fullest = (0..60).map(|second| within(second * 1000 + 1000) - within(second * 1000)).max();
+        assert!(fullest.is_some_and(|most| most < CROWD / 3), "{fullest:?} in a second");
+        println!("half within {} ms, all within {:?} ms", returns[500], returns.last());
     }
 
     #[test]

@@ -201,7 +201,7 @@ fn malformed_bodies_are_refused() {
         assert_eq!(parse(&raw(*kind, body)), Err(FrameError::Body(u64::from(*kind))), "{what}");
     }
     let hello =
-        |min: u8, max: u8, party: u8| raw(0x01, &[&[min, max, 0][..], &[0; 16], &[party, 0]].concat());
+        |min: u8, max: u8, party: u8| raw(0x01, &[&[min, max, 0][..], &[0; 16], &[0, party, 0]].concat());
     assert!(matches!(parse(&hello(1, 2, 0)), Ok(Parsed::Done { .. })));
     assert_eq!(parse(&hello(2, 1, 0)), Err(FrameError::Body(1)), "versions upside down");
     assert_eq!(parse(&hello(1, 2, 3)), Err(FrameError::Body(1)), "a party that does not exist");
