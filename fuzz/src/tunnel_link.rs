@@ -12,6 +12,10 @@ use tieline_wire::tunnel::{
 const LIMITS: Limits =
     Limits { streams: 16, budget: 128 << 10, first_credit: 4 << 10, window: 8 << 10, window_max: 32 << 10 };
 
+/// What waits of a flow in one direction, and of all flows in both.
+const FLOW_MAX: u64 = 64 << 10;
+const DATAGRAMS_MAX: u64 = 2 << 20;
+
 /// The peer's bytes are frames to the link, with commands of ours in between: whatever comes, memory stays
 /// within the contract, nothing ends twice, and a link that goes on can be talked to.
 pub fn tunnel_link(data: &[u8]) {
@@ -58,24 +62,32 @@ fn obey(
     out.clear();
     match command & 0xf {
         0 | 1 => {
+            let flow = command & 1 == 1;
             let request = Request {
                 service: "x".into(),
                 subject: "y".into(),
                 permit: 1,
                 trace: [0; 16],
                 why: "".into(),
+                flow,
             };
             live.extend(link.open(request, *now));
         }
         2 => link.accept(stream),
         3 => link.refuse(stream, tieline_wire::tunnel::Code::Denied, "no"),
-        4 => drop(link.write(stream, &[command; 5000], *now)),
+        4 => {
+            link.write(stream, &[command; 5000], *now);
+            link.send_datagram(stream, &[command; 40_000], *now);
+        }
         5 => link.finish(stream),
         6 => {
             link.reset(stream, tieline_wire::tunnel::Code::Aborted);
             live.retain(|lives| *lives != stream);
         }
-        7 => link.drain(stream, link.readable(stream).len(), *now),
+        7 => {
+            link.drain(stream, link.readable(stream).len(), *now);
+            link.take_datagram(stream);
+        }
         8 => link.fill(out, 10_000, *now),
         9 => *now = now.after(Duration::from_millis(700)),
         10 => link.detach(link.epoch(), *now),
@@ -107,9 +119,9 @@ fn events(link: &mut Link, live: &mut Vec<StreamId>) {
 /// The contract on memory, whatever the peer does.
 fn bounded(link: &Link) {
     assert!(link.promised() <= LIMITS.budget);
-    assert!(link.held() <= 3 * LIMITS.budget);
-    assert!(link.largest().is_none_or(|(_, held)| held <= 2 * LIMITS.window_max));
-    assert!(link.streams().count() <= LIMITS.streams);
+    assert!(link.held() <= 3 * LIMITS.budget + DATAGRAMS_MAX);
+    assert!(link.largest().is_none_or(|(_, held)| held <= 2 * LIMITS.window_max.max(FLOW_MAX)));
+    assert!(link.streams().count() <= LIMITS.streams && link.flows() <= LIMITS.streams / 2);
     assert!(link.epoch() >= Epoch::FIRST);
 }
 

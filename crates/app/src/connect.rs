@@ -21,6 +21,7 @@ use crate::agent::server_address;
 use crate::logging::{self, say};
 use crate::proxy;
 
+mod flows;
 mod forward;
 mod state;
 mod stdio;
@@ -30,7 +31,8 @@ use forward::Forward;
 /// What is to be reached, as whom, and where it is to be had.
 #[derive(Args, Debug)]
 pub(crate) struct ConnectArgs {
-    /// AGENT/SERVICE, or AGENT/SERVICE=ADDRESS to have it at a local address: port, host:port or unix:/path.
+    /// AGENT/SERVICE, or AGENT/SERVICE=ADDRESS to have it at a local address: port, host:port or unix:/path;
+    /// udp:port or udp:host:port for datagrams.
     /// One alone without an address is joined to the standard input and output
     #[arg(value_name = "AGENT/SERVICE[=ADDRESS]", required = true)]
     services: Vec<String>,
@@ -308,7 +310,7 @@ fn code_of(error: &ConnectError) -> u8 {
         ConnectError::Refused(_) => 3,
         ConnectError::Unreachable(_) => 4,
         ConnectError::Killed => 5,
-        ConnectError::Expired(_) => 6,
+        ConnectError::Expired(_) | ConnectError::Idle(_) => 6,
     }
 }
 
@@ -347,14 +349,16 @@ mod tests {
         assert!(
             matches!(done(&["a/ssh"], Some("127.0.0.1:0")), Ok((Work::Forwards, bound)) if bound.len() == 1)
         );
-        let several = done(&["a/ssh=0", "a/db=127.0.0.1:0"], None);
-        assert!(matches!(several, Ok((Work::Forwards, bound)) if bound.len() == 2));
+        let several = done(&["a/ssh=0", "a/db=127.0.0.1:0", "a/dns=udp:0", "a/ntp=udp:[::1]:0"], None);
+        assert!(matches!(several, Ok((Work::Forwards, bound)) if bound.len() == 4));
         for (services, listen, words) in [
             (&["ssh"][..], None, "is no service"),
             (&["a/ssh", "a/db"], None, "each needs an address"),
             (&["a/ssh=0", "a/db=0"], Some("0"), "--listen is for one service"),
             (&["a/ssh=0.0.0.0:0"], None, "--expose"),
             (&["a/ssh=example.com:1"], None, "is no address of this machine"),
+            (&["a/dns=udp:0.0.0.0:0"], None, "--expose"),
+            (&["a/dns=udp:unix:/x"], None, "udp: stands before a port"),
         ] {
             let error = done(services, listen).err().map(|error| format!("{error:#}")).unwrap_or_default();
             assert!(error.contains(words), "{services:?}: {error}");

@@ -1,5 +1,6 @@
 //! `[agent]` and `[offer.NAME]` as they are obeyed.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use tieline_base::{Address, is_far_name};
@@ -46,7 +47,25 @@ pub struct Offer {
     /// What the server calls it.
     pub name: String,
     /// Where it is.
-    pub to: Address,
+    pub to: Service,
+}
+
+/// Where a service is, and what it takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Service {
+    /// Streams of bytes.
+    Stream(Address),
+    /// Datagrams of UDP.
+    Datagrams(Address),
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Service::Stream(address) => address.fmt(f),
+            Service::Datagrams(address) => write!(f, "udp:{address}"),
+        }
+    }
 }
 
 /// The most links of an agent.
@@ -137,7 +156,7 @@ fn proxy(fields: &mut Fields, folder: &Path, problems: &mut Problems) -> Option<
 }
 
 fn offer(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> Option<Offer> {
-    let to = fields.take("to").map(|Taken { value, place, .. }| Spot { value, place });
+    let to = fields.take::<Service>("to");
     fields.done();
     // What is no name at all has been told.
     if is_name(&name.value) && !is_far_name(&name.value) {
@@ -147,7 +166,12 @@ fn offer(name: Spot<String>, mut fields: Fields, problems: &mut Problems) -> Opt
         );
         problems.error(name.place, message);
     }
-    Some(Offer { name: name.value, to: dialed(to?, "to", problems)? })
+    let Taken { value: to, place, .. } = to?;
+    if let Service::Stream(address @ Address::Agent(_)) = &to {
+        of_an_agent(address, "to", place, problems);
+        return None;
+    }
+    Some(Offer { name: name.value, to })
 }
 
 /// An address that a socket of this machine reaches.
@@ -159,9 +183,12 @@ fn dialed(written: Spot<Dialed>, key: &str, problems: &mut Problems) -> Option<A
         return None;
     }
     if let Address::Agent(_) = address {
-        problems
-            .error(place, format!("`{key}`: \"{address}\" is offered by an agent, and agents reach none"));
+        of_an_agent(&address, key, place, problems);
         return None;
     }
     Some(address)
+}
+
+fn of_an_agent(address: &Address, key: &str, place: Place, problems: &mut Problems) {
+    problems.error(place, format!("`{key}`: \"{address}\" is offered by an agent, and agents reach none"));
 }

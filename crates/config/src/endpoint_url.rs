@@ -2,6 +2,7 @@
 
 use tieline_base::Address;
 
+use crate::agent::Service;
 use crate::place::Place;
 use crate::problem::Problems;
 use crate::value::Wrong;
@@ -71,7 +72,28 @@ pub(crate) fn endpoint(text: &str) -> Result<Dialed, Wrong> {
     Ok(Dialed { address, scheme: Some(scheme) })
 }
 
+/// Reads where a service is that an agent offers.
+pub(crate) fn service(text: &str) -> Result<Service, Wrong> {
+    let Some(datagrams) = text.strip_prefix(UDP) else { return endpoint_address(text).map(Service::Stream) };
+    match endpoint_address(datagrams)? {
+        Address::Unix(_) | Address::Agent(_) => {
+            Err(Wrong::Because(format!("\"{text}\" needs host and port behind udp:, like udp:10.0.0.53:53")))
+        }
+        address => Ok(Service::Datagrams(address)),
+    }
+}
+
+/// What stands before where datagrams go.
+const UDP: &str = "udp:";
+
 fn endpoint_address(text: &str) -> Result<Address, Wrong> {
+    if let Some(datagrams) = text.strip_prefix(UDP) {
+        let hint = format!(
+            "an agent offers it by [offer.NAME] to = \"{UDP}{datagrams}\", and `tieline connect AGENT/NAME \
+             --listen udp:PORT` reaches it"
+        );
+        return Err(Wrong::Hinted(format!("\"{text}\" takes datagrams, and endpoints take streams"), hint));
+    }
     if let Some((_, host)) = text.split_once("://") {
         let host = host.split('/').next().unwrap_or(host);
         return Err(Wrong::Hinted(

@@ -133,6 +133,8 @@ pub enum Kind {
     },
     /// Whom we dial: `host:port`, `[v6]:port` or `unix:/path`.
     Endpoint,
+    /// Where a service is: as [`Kind::Endpoint`], or `udp:` and `host:port`.
+    Service,
     /// A network, `"10.0.0.0/8"`, or one IP address.
     Network,
     /// A TLS server name, or `*.` and a domain.
@@ -252,6 +254,9 @@ impl Kind {
             Kind::Bind => "an address like \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/path\"".into(),
             Kind::Socket { .. } => "an IP address and port like \"127.0.0.1:7070\"".into(),
             Kind::Endpoint => "an address like \"db.example.com:5432\" or \"unix:/path\"".into(),
+            Kind::Service => {
+                "an address like \"127.0.0.1:22\", \"unix:/path\" or \"udp:10.0.0.53:53\"".into()
+            }
             Kind::Network => "a network like \"10.0.0.0/8\"".into(),
             Kind::Sni => "a server name like \"db.example.com\" or \"*.example.com\"".into(),
             Kind::Far => "services of agents like \"plant-7/ssh\" or \"*/ssh\"".into(),

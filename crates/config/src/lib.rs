@@ -56,7 +56,7 @@ mod words;
 
 pub use access::{Access, Allow, Who};
 pub use action::{Action, Redirect, Respond, Share};
-pub use agent::{Agent, Offer, Proxy};
+pub use agent::{Agent, Offer, Proxy, Service};
 pub use api::Api;
 pub use bandwidth::Bandwidth;
 pub use bind::{BindAddress, BindError};

@@ -76,6 +76,7 @@ fn kind(it: &Kind) -> Value {
         Kind::ServerName => text("^[A-Za-z0-9._:-]+$"),
         Kind::Bind => text("^(unix:/.+|.+:[0-9]{1,5})$"),
         Kind::Endpoint => text("^(unix:/.+|.+:[0-9]{1,5}|[hH][tT][tT][pP][sS]?://[^/?#]+/?)$"),
+        Kind::Service => text("^(unix:/.+|.+:[0-9]{1,5})$"),
         Kind::Socket { port: None } => text("^.+:[0-9]{1,5}$"),
         Kind::Socket { .. } | Kind::Network => text("^[0-9A-Fa-f:.\\[\\]]+(/[0-9]{1,3})?$"),
         Kind::Sni => text("^(\\*\\.)?[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$"),

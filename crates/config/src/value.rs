@@ -11,6 +11,7 @@ use tieline_base::{
 
 use crate::access;
 use crate::action;
+use crate::agent::Service;
 use crate::bind::BindAddress;
 use crate::endpoint_url::{self, Dialed};
 use crate::far::FarMatch;
@@ -55,6 +56,7 @@ pub(crate) enum Value {
     Bind(BindAddress),
     Socket(SocketAddr),
     Dialed(Dialed),
+    Service(Service),
     Network(IpNet),
     Verifier(Verifier),
     Sni(Sni),
@@ -251,6 +253,7 @@ fn of_text(kind: &Kind, text: &str) -> Option<Result<Value, Wrong>> {
         Kind::Bind => text.parse().map(Value::Bind).map_err(Wrong::because),
         Kind::Socket { port } => socket(text, *port).map(Value::Socket),
         Kind::Endpoint => endpoint_url::endpoint(text).map(Value::Dialed),
+        Kind::Service => endpoint_url::service(text).map(Value::Service),
         Kind::Network => network(text).map(Value::Network),
         Kind::Sni => text.parse().map(Value::Sni).map_err(Wrong::because),
         Kind::Far => text.parse().map(Value::Far).map_err(Wrong::because),
@@ -466,6 +469,7 @@ of! {
     Bind(BindAddress) or BindAddress::Unix(PathBuf::new()),
     Socket(SocketAddr) or SocketAddr::from(([127, 0, 0, 1], 0)),
     Dialed(Dialed) or Dialed { address: Address::Unix(PathBuf::new()), scheme: None },
+    Service(Service) or Service::Stream(Address::Unix(PathBuf::new())),
     Network(IpNet) or IpNet::from(IpAddr::from([127, 0, 0, 1])),
     Sni(Sni) or Sni::Exact(String::new()),
     Far(FarMatch) or FarMatch::ANY,

@@ -51,7 +51,8 @@ fn an_agents_file_says_whom_it_dials_and_what_it_offers() {
     );
     assert_eq!(proxy.password_file, None);
     let offers: Vec<_> = agent.offers.iter().map(|it| (it.name.as_str(), it.to.to_string())).collect();
-    let expected = [("ssh", "127.0.0.1:22"), ("db", "db.plant-7.internal:5432")];
+    let expected =
+        [("ssh", "127.0.0.1:22"), ("db", "db.plant-7.internal:5432"), ("dns", "udp:10.20.0.53:53")];
     assert_eq!(offers, expected.map(|(name, to)| (name, to.to_owned())));
     assert_eq!(config(EVERY_KEY).live.agent, None);
 }

@@ -76,7 +76,12 @@ impl Dnsmasq {
 
     /// The IPv4 addresses that the server gives for `name`, in order; none if it is unknown.
     pub fn lookup(&self, name: &str) -> Vec<IpAddr> {
-        sorted(lookup(self.address, name).unwrap_or_default())
+        Dnsmasq::lookup_at(self.address, name)
+    }
+
+    /// The same of whoever is asked at `server`; none, too, if there is no answer in time.
+    pub fn lookup_at(server: SocketAddr, name: &str) -> Vec<IpAddr> {
+        sorted(lookup(server, name).unwrap_or_default())
     }
 
     /// Its process.

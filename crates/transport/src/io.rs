@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::net::{AddressFamily, Shutdown, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -214,6 +215,34 @@ impl Io {
             Io::Stream(stream) => stream.peer(),
             _ => None,
         }
+    }
+
+    /// The longest datagram that can go beside the bytes now; `None` where none can.
+    pub fn datagram_max(&self) -> Option<usize> {
+        if let Io::Stream(stream) = self { stream.datagram_max() } else { None }
+    }
+
+    /// Ready when [`Io::send_datagram`] may be given one more.
+    ///
+    /// # Errors
+    /// What broke the connection.
+    pub fn poll_datagram_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Io::Stream(stream) = self { stream.poll_datagram_room(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Sends a datagram beside the bytes, which may be lost; one that is longer than [`Io::datagram_max`] is.
+    pub fn send_datagram(&mut self, datagram: Bytes) {
+        if let Io::Stream(stream) = self {
+            stream.send_datagram(datagram);
+        }
+    }
+
+    /// The next datagram that came beside the bytes.
+    ///
+    /// # Errors
+    /// What broke the connection.
+    pub fn poll_datagram(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if let Io::Stream(stream) = self { stream.poll_datagram(cx) } else { Poll::Pending }
     }
 
     /// Has the kernel give the connection up when what was written is unconfirmed for so long.

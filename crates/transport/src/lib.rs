@@ -21,6 +21,7 @@ mod stall;
 mod stream;
 mod throttle;
 pub mod tls;
+mod udp;
 
 pub use descriptors::{FileLimit, is_exhaustion, raise_file_limit};
 pub use dial::{DialFar, DialOptions, FarSites, dial, dial_first, dial_named, resolve};
@@ -37,3 +38,4 @@ pub use settle::{Front, Hello, SettleError, settle};
 pub use stall::{Watch, rouse_stalled, watch};
 pub use stream::Stream;
 pub use throttle::{Bucket, Throttle, Throttles};
+pub use udp::{UdpBound, UdpListener, UdpPeer};

@@ -1,6 +1,7 @@
 //! QUIC (RFC 9000, RFC 9001): one conversation over UDP, encrypted as TLS 1.3 is.
 //!
-//! A connection carries one conversation: the bidirectional stream that its dialer opens first. Whoever
+//! A connection carries one conversation: the bidirectional stream that its dialer opens first, and
+//! datagrams (RFC 9221) beside it. Whoever
 //! accepts decides about a client before any cryptography, and asks those for a proof of their address
 //! when many are at it. Start with [`QuicAcceptor`] and [`dial_quic`].
 
@@ -57,6 +58,10 @@ const RECEIVE_WINDOW: u32 = 4 << 20;
 /// What is written and not acknowledged before the path is known; later it follows the path.
 const SEND_WINDOW: u64 = 256 << 10;
 
+/// Datagrams that wait: for the path, and to be read. Of the latter the oldest make room.
+const DATAGRAMS_MAX: usize = 128 << 10;
+const DATAGRAMS_CAME_MAX: usize = 256 << 10;
+
 /// Whoever uses the conversation finds out long before that its peer is silent, and asks often enough that
 /// one at rest is not taken for dead.
 const IDLE_MAX: Duration = Duration::from_secs(30);
@@ -89,8 +94,8 @@ fn transport(reach: Reach) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .receive_window(VarInt::from_u32(2 * RECEIVE_WINDOW))
         .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(None)
-        .datagram_send_buffer_size(0)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_CAME_MAX))
+        .datagram_send_buffer_size(DATAGRAMS_MAX)
         .max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok())
         .keep_alive_interval(None);
     match reach {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::packets::Packets;
@@ -40,6 +41,30 @@ pub trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {
     /// Where the peer is now, if that may change while it lives.
     fn peer(&self) -> Option<SocketAddr> {
         None
+    }
+
+    /// The longest datagram that can go beside the bytes now; `None` where none can.
+    fn datagram_max(&self) -> Option<usize> {
+        None
+    }
+
+    /// Ready when [`Stream::send_datagram`] may be given one more.
+    ///
+    /// # Errors
+    /// What broke the conversation.
+    fn poll_datagram_room(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends a datagram beside the bytes: it may overtake them, and may be lost. One that is too long is.
+    fn send_datagram(&mut self, _datagram: Bytes) {}
+
+    /// The next datagram that came beside the bytes.
+    ///
+    /// # Errors
+    /// What broke the conversation.
+    fn poll_datagram(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        Poll::Pending
     }
 
     /// Whether nothing waits to be read, neither bytes nor an end; false where that is not known.

@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tieline_base::{Address, Clock};
+use tieline_config::Service;
 use tieline_transport::rouse_stalled;
 use tieline_transport::tls::ClientTls;
 use tieline_wire::tunnel::{Party, Way};
@@ -29,7 +30,7 @@ pub struct Offer {
     /// What the server calls it.
     pub name: String,
     /// Where it is.
-    pub to: Address,
+    pub to: Service,
 }
 
 /// An agent, ready to run.

@@ -327,7 +327,7 @@ pub(crate) const SETTLED: Duration = Duration::from_secs(3);
 
 impl DialFar for Agents {
     fn dial(&self, far: &FarService) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> {
-        let asked = self.ask(far, "");
+        let asked = self.ask(far, "", false);
         Box::pin(async move {
             let stream = asked?;
             stream.opened().await?;
@@ -337,26 +337,26 @@ impl DialFar for Agents {
 }
 
 impl Agents {
-    /// Opens a stream to a service, for `subject`: who was proved, or nobody where many share it. Without a
-    /// deadline: the caller has one.
+    /// Opens a stream to a service, or a `flow`, for `subject`: who was proved, or nobody where many share
+    /// it. Without a deadline: the caller has one.
     ///
     /// # Errors
     /// The agent is not linked up, takes no more streams, or says no.
-    pub(crate) async fn open(&self, far: &FarService, subject: &str) -> io::Result<LinkStream> {
-        let stream = self.ask(far, subject)?;
+    pub(crate) async fn open(&self, far: &FarService, subject: &str, flow: bool) -> io::Result<LinkStream> {
+        let stream = self.ask(far, subject, flow)?;
         stream.opened().await?;
         Ok(stream)
     }
 
     /// Asks for a stream, whose answer is yet to come.
-    fn ask(&self, far: &FarService, subject: &str) -> io::Result<LinkStream> {
+    fn ask(&self, far: &FarService, subject: &str, flow: bool) -> io::Result<LinkStream> {
         let absent = || {
             let text = format!("agent \"{}\" is not linked up", far.agent);
             io::Error::new(io::ErrorKind::NotConnected, text)
         };
         let link = self.seats.best(&far.agent).ok_or_else(absent)?;
         let (service, subject) = (far.service.as_str().into(), subject.into());
-        let request = Request { service, subject, permit: 0, trace: random()?, why: "".into() };
+        let request = Request { service, subject, permit: 0, trace: random()?, why: "".into(), flow };
         link.open(request).map_err(|code| {
             let text = format!("agent \"{}\" takes no stream: {code}", far.agent);
             io::Error::new(io::ErrorKind::ConnectionRefused, text)

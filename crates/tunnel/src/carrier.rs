@@ -5,6 +5,7 @@
 //! Owns the bytes between the link and the socket: at most one batch of frames to send, and what of a frame
 //! has come. It holds nothing that could not be thrown away: whatever byte it is cut at, the link repeats.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -15,7 +16,9 @@ use std::time::Duration;
 use tieline_base::{Clock, Moment};
 use tieline_transport::Io;
 use tieline_wire::Parsed;
-use tieline_wire::tunnel::{Code, Endpoints, Epoch, Frame, FrameError, GoAway, Kill, LinkError, Way, parse};
+use tieline_wire::tunnel::{
+    Breach, Code, Datagram, Endpoints, Epoch, Frame, FrameError, GoAway, Kill, LinkError, Way, parse,
+};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::alarm::Alarm;
@@ -64,6 +67,8 @@ pub(crate) struct Carrier {
     outbox: Vec<u8>,
     /// How much of that is sent.
     sent: usize,
+    /// Datagrams that go beside it.
+    beside: VecDeque<Vec<u8>>,
     /// Said next, before what the link has to say.
     aside: Vec<u8>,
     /// Whether the peer ended the link: it need not be told.
@@ -114,6 +119,12 @@ const BATCH: usize = 64 * 1024;
 /// The most that is read at once.
 const READ: usize = 64 * 1024;
 
+/// The most datagrams that are taken at once.
+const DATAGRAMS: usize = 64;
+
+/// What a frame adds to a datagram, at most.
+const FRAMING_MAX: usize = 16;
+
 /// Batches and reads before others have their turn. Streams have theirs in between: who says little on one
 /// waits no longer for bulk than it takes to move 256 KiB.
 const TURNS: usize = 4;
@@ -146,6 +157,7 @@ impl Carrier {
             inbox,
             outbox,
             sent: 0,
+            beside: VecDeque::new(),
             aside: Vec::new(),
             told: false,
             unflushed: false,
@@ -244,15 +256,20 @@ impl Carrier {
 
     /// Sends a batch; pending if there is nothing to send, or no room.
     fn poll_send(&mut self, passing: &impl Passing, cx: &mut Context<'_>) -> Result<Poll<()>, Parting> {
-        if self.sent == self.outbox.len() {
+        let mut sent = self.poll_beside(passing, cx)?;
+        if self.sent == self.outbox.len() && self.beside.is_empty() {
             self.outbox.clear();
             self.sent = 0;
             let mut outbox = std::mem::take(&mut self.outbox);
             outbox.append(&mut self.aside);
-            self.outbox = self.with(cx, |core| {
-                core.link.fill(&mut outbox, BATCH, Clock::now());
-                outbox
+            let mut beside = std::mem::take(&mut self.beside);
+            let most = self.io.datagram_max().unwrap_or(0);
+            self.with(cx, |core| {
+                let aside = &mut |datagram| aside(datagram, most, &mut beside);
+                core.link.fill_beside(&mut outbox, BATCH, Clock::now(), aside);
             })?;
+            (self.outbox, self.beside) = (outbox, beside);
+            sent |= self.poll_beside(passing, cx)?;
         }
         while self.sent < self.outbox.len() {
             match Pin::new(&mut self.io).poll_write(cx, &self.outbox[self.sent..]) {
@@ -277,11 +294,48 @@ impl Carrier {
         // While nothing is said no room is held for it.
         self.outbox = Vec::new();
         self.sent = 0;
-        Ok(Poll::Pending)
+        Ok(if sent { Poll::Ready(()) } else { Poll::Pending })
+    }
+
+    /// Sends the datagrams that go beside the bytes, as far as there is room; says whether there were any.
+    fn poll_beside(&mut self, passing: &impl Passing, cx: &mut Context<'_>) -> Result<bool, Parting> {
+        let before = self.beside.len();
+        while !self.beside.is_empty() {
+            match self.io.poll_datagram_room(cx) {
+                Poll::Pending => break,
+                Poll::Ready(room) => room.map_err(Parting::Lost)?,
+            }
+            if let Some(datagram) = self.beside.pop_front() {
+                passing.passed(false, datagram.len());
+                self.io.send_datagram(datagram.into());
+            }
+        }
+        Ok(self.beside.len() < before)
+    }
+
+    /// Takes the datagrams that came beside the bytes; says whether there were any.
+    fn poll_datagrams(&mut self, passing: &impl Passing, cx: &mut Context<'_>) -> Result<bool, Parting> {
+        let mut came = Vec::new();
+        while came.len() < DATAGRAMS {
+            match self.io.poll_datagram(cx) {
+                Poll::Pending => break,
+                Poll::Ready(datagram) => came.push(datagram.map_err(Parting::Lost)?),
+            }
+        }
+        if came.is_empty() {
+            return Ok(false);
+        }
+        came.iter().for_each(|datagram| passing.passed(true, datagram.len()));
+        let (epoch, now) = (self.epoch, Clock::now());
+        self.receive(cx, |core| {
+            came.iter().try_for_each(|datagram| take_datagram(core, epoch, datagram, now))
+        })?;
+        Ok(true)
     }
 
     /// Reads once; pending if nothing came.
     fn poll_receive(&mut self, passing: &impl Passing, cx: &mut Context<'_>) -> Result<Poll<()>, Parting> {
+        let came = self.poll_datagrams(passing, cx)?;
         self.inbox.reserve(READ);
         // Asked once: it holds nothing between two polls.
         match pin!(self.io.read_buf(&mut self.inbox)).poll(cx) {
@@ -289,7 +343,7 @@ impl Carrier {
                 if self.inbox.is_empty() {
                     self.inbox = Vec::new();
                 }
-                return Ok(Poll::Pending);
+                return Ok(if came { Poll::Ready(()) } else { Poll::Pending });
             }
             Poll::Ready(Err(error)) => return Err(Parting::Lost(error)),
             Poll::Ready(Ok(0)) => {
@@ -313,18 +367,57 @@ impl Carrier {
     fn take_frames(&mut self, cx: &Context<'_>) -> Result<(), Parting> {
         let inbox = std::mem::take(&mut self.inbox);
         let (epoch, now) = (self.epoch, Clock::now());
+        let taken = self.receive(cx, |core| take_all(core, epoch, &inbox, now))?;
+        self.inbox = inbox;
+        self.inbox.drain(..taken);
+        Ok(())
+    }
+
+    /// Gives the link what came. A peer that breaks the protocol has ended it by that.
+    fn receive<T>(
+        &mut self,
+        cx: &Context<'_>,
+        take: impl FnOnce(&mut Core) -> Result<T, Parting>,
+    ) -> Result<T, Parting> {
         let taken = self.with(cx, |core| {
-            let taken = take_all(core, epoch, &inbox, now);
+            let taken = take(core);
             if let Err(Parting::Breach(LinkError::Breach(_)) | Parting::Frame(_)) = &taken {
                 core.end(Code::Protocol);
             }
             taken
         })?;
         self.told = matches!(taken, Err(Parting::Told(_)));
-        let taken = taken?;
-        self.inbox = inbox;
-        self.inbox.drain(..taken);
-        Ok(())
+        taken
+    }
+}
+
+/// Puts a datagram beside the bytes if it fits there, and does not overtake what asks for its flow.
+fn aside(datagram: Datagram, most: usize, beside: &mut VecDeque<Vec<u8>>) -> Option<Datagram> {
+    if !datagram.known || datagram.bytes.len() >= most {
+        return Some(datagram);
+    }
+    let mut frame = Vec::with_capacity(datagram.bytes.len() + FRAMING_MAX);
+    datagram.encode(&mut frame);
+    if frame.len() > most {
+        return Some(datagram);
+    }
+    beside.push_back(frame);
+    None
+}
+
+/// A frame that came beside the bytes, which can only be a datagram.
+fn take_datagram(
+    core: &mut Core,
+    epoch: Epoch,
+    bytes: &[u8],
+    now: tieline_base::Moment,
+) -> Result<(), Parting> {
+    match parse(bytes)? {
+        Parsed::Done { value: value @ Frame::Udp { .. }, consumed } if consumed == bytes.len() => {
+            core.link.receive(epoch, value, now)?;
+            Ok(())
+        }
+        _ => Err(LinkError::Breach(Breach::Misplaced).into()),
     }
 }
 
@@ -370,5 +463,30 @@ impl Drop for Carrier {
             }
             let _ = Pin::new(&mut self.io).poll_flush(cx); // who does not hear it finds out by its next dial
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tieline_wire::tunnel::StreamId;
+
+    #[test]
+    fn only_what_fits_and_overtakes_nothing_goes_beside_the_bytes() {
+        let datagram = |length, known| Datagram { flow: StreamId(2), bytes: vec![7; length].into(), known };
+        let mut beside = VecDeque::new();
+        for (length, known, goes) in [
+            (0, true, true),
+            (1_196, true, true),
+            (1_197, true, false),
+            (9_000, true, false),
+            (10, false, false),
+        ] {
+            let before = beside.len();
+            let back = aside(datagram(length, known), 1_200, &mut beside);
+            assert_eq!((back.is_none(), beside.len() > before), (goes, goes), "{length} bytes");
+        }
+        assert!(beside.iter().all(|frame| frame.len() <= 1_200));
+        assert!(aside(datagram(0, true), 0, &mut beside).is_some(), "where nothing goes beside them");
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Over, beat, ways_to};
 use crate::enrol::{EnrolError, believed, enrol_person};
+use crate::flow::LinkFlow;
 use crate::greeting::Caller;
 use crate::host::AWAY_MAX;
 use crate::identity::shown_by;
@@ -22,7 +23,7 @@ use crate::life::{Dialer, Life, Standing};
 use crate::live::LiveLink;
 use crate::people::PersonToken;
 use crate::sha::random;
-use crate::stream::code_in;
+use crate::stream::{LinkStream, code_in};
 use crate::ways::Proxy;
 
 /// Somebody whom the server has believed.
@@ -63,6 +64,9 @@ pub enum ConnectError {
     /// An operator ended it.
     #[error("it was ended by an operator")]
     Killed,
+    /// Nothing moved for as long as it may be idle.
+    #[error("its time was over: {0}")]
+    Idle(String),
     /// The link was down for too long, or the time of the token or route was over.
     #[error("its time was over: {0}")]
     Expired(String),
@@ -158,18 +162,45 @@ impl UserLink {
     /// [`ConnectError`].
     pub async fn open(&self, service: &str, why: &str, tell: impl Fn(&str)) -> Result<Io, ConnectError> {
         let link = self.up().await?;
+        let stream = self.ask(&link, service, why, false)?;
+        let (_, id) = stream.handle();
+        link.act(|core| core.link.set_patience(id, Patience { detached: AWAY_MAX, idle: None }));
+        stream.opened_telling(tell).await.map_err(|error| self.error(&error))?;
+        Ok(Io::Stream(Box::new(stream)))
+    }
+
+    /// Asks for a flow of datagrams to `service`; `None` while the link is down. Datagrams may be sent at
+    /// once; whether the flow is refused shows where they are received.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn flow(&self, service: &str, why: &str) -> Result<Option<LinkFlow>, ConnectError> {
+        let link = match &*self.standing.borrow() {
+            Standing::Up(link) => link.clone(),
+            Standing::Refused(refusal) if is_final(*refusal) => {
+                return Err(ConnectError::Refused(NOT_WELCOME.into()));
+            }
+            Standing::Down | Standing::Refused(_) => return Ok(None),
+        };
+        self.ask(&link, service, why, true).map(|stream| Some(LinkFlow::new(stream)))
+    }
+
+    fn ask(
+        &self,
+        link: &Arc<LiveLink>,
+        service: &str,
+        why: &str,
+        flow: bool,
+    ) -> Result<LinkStream, ConnectError> {
         let request = Request {
             service: service.into(),
             subject: "".into(),
             permit: 0,
             trace: random().map_err(|error| ConnectError::Broken(error.to_string()))?,
             why: why.into(),
+            flow,
         };
-        let stream = link.open(request).map_err(|code| self.why(Some(code), code.to_string()))?;
-        let (_, id) = stream.handle();
-        link.act(|core| core.link.set_patience(id, Patience { detached: AWAY_MAX, idle: None }));
-        stream.opened_telling(tell).await.map_err(|error| self.error(&error))?;
-        Ok(Io::Stream(Box::new(stream)))
+        link.open(request).map_err(|code| self.why(Some(code), code.to_string()))
     }
 
     /// What `error` of one of its streams means.
@@ -195,7 +226,8 @@ impl UserLink {
             Some(Code::Denied | Code::Unknown) => ConnectError::Refused(text),
             Some(Code::Unreachable | Code::Timeout) => ConnectError::Unreachable(text),
             Some(Code::Killed) => ConnectError::Killed,
-            Some(Code::Expired | Code::Idle) => ConnectError::Expired(text),
+            Some(Code::Idle) => ConnectError::Idle(text),
+            Some(Code::Expired) => ConnectError::Expired(text),
             // The link is over because the server wants it no more.
             _ if self.state() == LinkState::Refused => ConnectError::Refused(NOT_WELCOME.into()),
             _ => ConnectError::Broken(text),

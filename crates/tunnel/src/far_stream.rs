@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use crate::agents::Agents;
 use crate::alarm::Alarm;
 use crate::approvals;
+use crate::flow::{FlowEnd, LinkFlow, join_flows};
 use crate::host::AWAY_MAX;
 use crate::live::LiveLink;
 use crate::server::Tunnel;
@@ -40,6 +42,8 @@ const OPEN_MAX: Duration = Duration::from_secs(10);
 
 /// How long a stream waits for its person: as long as its link does.
 const PATIENCE: Patience = Patience { detached: AWAY_MAX, idle: None };
+/// The most flows of one person's link at once: those of all people share the agent's.
+const FLOWS_MAX: usize = 256;
 
 /// What a person is told who may not, whatever the reason: whether there is such a service is none of his
 /// business.
@@ -55,28 +59,78 @@ pub(crate) async fn serve(
 ) -> Outcome {
     // Dropped last: until then it says what became of the stream, should nobody else.
     let mut asked = Asked { link, id, record: connection.record().clone(), agents, answered: false };
-    let (mut duplex, far, way) = match asked.open(&connection, &request).await {
+    let (mut conversation, far, way) = match asked.open(&connection, &request).await {
         Ok(opened) => opened,
         Err(fault) => {
             asked.refuse(&fault);
             return Err(fault);
         }
     };
-    // Dropped before the duplex: what is cut must not look like an end.
+    // Dropped before the conversation: what is cut must not look like an end.
     let mut cut = Cut { near: &asked, far, cut: true };
     let held = connection.into_held();
     held.record.enter(Stage::Relay, Clock::now());
     let mut limits = Limits::begin(&way, &held.record);
-    let closed = poll_fn(|cx| {
-        limits.poll(&held.record, cx);
-        duplex.poll(&Row(&held.record), cx)
-    })
-    .await;
+    let closed = {
+        let mut passing = pin!(conversation.pass(&held.record));
+        poll_fn(|cx| {
+            limits.poll(&held.record, cx);
+            passing.as_mut().poll(cx)
+        })
+        .await
+    };
     cut.cut = false;
     // Who ordered the end knows better why than those who see it.
     match (held.record.leaving(), &closed.error) {
         (Some(reason), Some(_)) => Ok(reason),
         _ => outcome(closed),
+    }
+}
+
+/// What passes between the two links.
+enum Conversation {
+    Bytes(Box<Duplex>),
+    Datagrams(LinkFlow, LinkFlow),
+}
+
+impl Conversation {
+    /// Passes it on until it ends.
+    async fn pass(&mut self, record: &Record) -> Closed {
+        match self {
+            Conversation::Bytes(duplex) => poll_fn(|cx| duplex.poll(&Row(record), cx)).await,
+            Conversation::Datagrams(near, far) => {
+                let mut counted = Datagrams { record, near, far, from: 0, to: 0 };
+                match join_flows(near, far, |up, bytes| counted.passed(up, bytes)).await {
+                    FlowEnd::Near(end) => Closed { first: Side::Client, error: end.err() },
+                    FlowEnd::Far(end) => Closed { first: Side::Upstream, error: end.err() },
+                }
+            }
+        }
+    }
+}
+
+/// Counts the datagrams of a flow, and tells in its row how many they were, however it ends.
+struct Datagrams<'f> {
+    record: &'f Record,
+    near: &'f LinkFlow,
+    far: &'f LinkFlow,
+    /// From the person, and to him.
+    from: u64,
+    to: u64,
+}
+
+impl Datagrams<'_> {
+    fn passed(&mut self, up: bool, bytes: usize) {
+        self.record.moved(up, bytes as u64);
+        *(if up { &mut self.from } else { &mut self.to }) += 1;
+    }
+}
+
+impl Drop for Datagrams<'_> {
+    fn drop(&mut self) {
+        let Datagrams { from, to, .. } = self;
+        let dropped = self.near.dropped() + self.far.dropped();
+        self.record.note(format!("{from} datagrams from the client, {to} to it, {dropped} dropped here"));
     }
 }
 
@@ -94,7 +148,11 @@ impl Asked {
         &mut self,
         connection: &Connection,
         request: &Request,
-    ) -> Result<(Duplex, (Arc<LiveLink>, StreamId), Way), Fault> {
+    ) -> Result<(Conversation, (Arc<LiveLink>, StreamId), Way), Fault> {
+        if request.flow && self.link.look(|core| core.link.flows()) > FLOWS_MAX {
+            let many = Fault::new(Stage::Acquire, Whose::Client, Reason::LimitPerUser);
+            return Err(many.because(format!("a link has {FLOWS_MAX} flows at the most")));
+        }
         let far = service(&request.service).ok_or_else(no_route)?;
         let record = &self.record;
         let (endpoint, why) = (far.to_string(), "its person asked for it");
@@ -106,7 +164,7 @@ impl Asked {
         let (record, client) = (&self.record, self.record.client());
         record.enter(Stage::Acquire, Clock::now());
         let subject = connection.identity().name().unwrap_or_default();
-        let opening = tokio::time::timeout(OPEN_MAX, self.agents.open(&far, subject));
+        let opening = tokio::time::timeout(OPEN_MAX, self.agents.open(&far, subject, request.flow));
         // Both arms may be dropped: a stream that is dropped while it opens is taken back.
         let opened = tokio::select! {
             opened = opening => opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
@@ -119,8 +177,13 @@ impl Asked {
         self.agents.visits().leads_over(&self.record, &far.0);
         let near = self.link.accept(self.id).ok_or_else(gone)?;
         self.answered = true;
+        if request.flow {
+            let (near, stream) = (LinkFlow::new(near), LinkFlow::new(stream));
+            return Ok((Conversation::Datagrams(near, stream), far, way));
+        }
         let duplex = Duplex::new(Io::Stream(Box::new(near)), Io::Stream(Box::new(stream)), Vec::new());
-        Ok((duplex.throttled(way.route.throttles(client)), far, way))
+        let duplex = Box::new(duplex.throttled(way.route.throttles(client)));
+        Ok((Conversation::Bytes(duplex), far, way))
     }
 
     /// Decides, and waits for an approval where one is needed; then decides again, because that took its
@@ -190,6 +253,7 @@ impl Asked {
             Reason::RefusedApproval => {
                 (Code::Denied, fault.source.as_ref().map(ToString::to_string).unwrap_or_default())
             }
+            Reason::LimitPerUser => (Code::Busy, "too many flows at once".into()),
             Reason::TimeoutConnect => (Code::Timeout, "its site does not answer".into()),
             Reason::Unreachable => {
                 let error = fault.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
@@ -319,6 +383,7 @@ fn outcome(closed: Closed) -> Outcome {
         (_, Some(error)) => {
             let reason = match code_in(&error) {
                 Some(Code::Idle) => Reason::Idle,
+                Some(Code::Unreachable) => Reason::Unreachable,
                 _ => reset,
             };
             Err(Fault::new(Stage::Relay, whose, reason).because(error))

@@ -316,6 +316,8 @@ impl Life {
             link.act(|core| core.link.hurry(Clock::now()));
         }
         self.dialing.network_changed(network.id(), self.now());
+        // Else the next look would hear the same word again.
+        self.dialer.roused.mark_unchanged();
         self.network = Box::pin(watched(network, self.dialer.roused.clone()));
         true
     }

@@ -147,6 +147,7 @@ mod tests {
                 permit: 0,
                 trace: [0; 16],
                 why: "".into(),
+                flow: false,
             };
             let id = self.far.act(|core| core.link.open(request, Clock::now())).unwrap();
             self.talk();

@@ -111,7 +111,7 @@ pub(crate) fn said_in(error: &io::Error) -> String {
 }
 
 /// Why an opening failed, in the terms of a dial.
-fn refused(code: Code, text: Option<&str>) -> io::Error {
+pub(crate) fn refused(code: Code, text: Option<&str>) -> io::Error {
     let kind = match code {
         Code::Timeout | Code::Expired => io::ErrorKind::TimedOut,
         Code::Denied => io::ErrorKind::PermissionDenied,
@@ -125,7 +125,7 @@ fn refused(code: Code, text: Option<&str>) -> io::Error {
     io::Error::new(kind, Broken { code, text, said })
 }
 
-fn broken(code: Code) -> io::Error {
+pub(crate) fn broken(code: Code) -> io::Error {
     let text = format!("the stream of the link was broken off: {code}");
     io::Error::new(io::ErrorKind::ConnectionReset, Broken { code, text, said: None })
 }

@@ -30,10 +30,10 @@ pub use frame::{
 pub use ids::{Code, Epoch, LinkId, Side, StreamId};
 pub use key::{Exporter, Hashing, Key};
 pub use link::{
-    ACK_OF_RESET, Chunk, Event, HOLD_MAX, Judged, Link, LinkError, Offer, ResumeError, SETTLE_MAX,
+    ACK_OF_RESET, Chunk, Datagram, Event, HOLD_MAX, Judged, Link, LinkError, Offer, ResumeError, SETTLE_MAX,
 };
 pub use pulse::{ANSWER_IN_HURRY, ANSWER_MIN, SILENCE};
-pub use stream::{Breach, Patience, Request};
+pub use stream::{Breach, DATAGRAM_MAX, Patience, Request};
 pub use varint::VARINT_MAX;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A service at a local address.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -7,17 +8,32 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tieline_base::Address;
-use tieline_transport::{Acceptor, Adopted, Bound, Duplex, Io, ListenOptions, Meter, Side};
+use tieline_transport::{Acceptor, Adopted, Bound, Duplex, Io, ListenOptions, Meter, Side, UdpBound};
 use tieline_tunnel::{ConnectError, LinkState, UserLink};
 use tokio::task::JoinSet;
 
-use super::opened;
+use super::{flows, opened};
 use crate::logging::say;
 
 /// A local address that is listened at, and where it leads.
 pub(super) struct Forward {
     service: String,
-    bound: Bound,
+    bound: Place,
+}
+
+/// Where it is to be had.
+enum Place {
+    Streams(Bound),
+    Datagrams(UdpBound),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Streams(bound) => bound.address().fmt(f),
+            Place::Datagrams(bound) => write!(f, "udp:{}", bound.address()),
+        }
+    }
 }
 
 /// The most conversations at once: as many as a link takes.
@@ -27,18 +43,28 @@ const CLIENTS_MAX: usize = 1_024;
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 
 impl Forward {
-    /// Listens at `address`: a port of the loopback address, host:port, or unix:/path.
+    /// Listens at `address`: a port of the loopback address, host:port, or unix:/path; for datagrams with
+    /// udp: before a port or host:port.
     pub(super) fn bind(service: &str, address: &str, expose: bool) -> anyhow::Result<Forward> {
-        let address = local(address)?;
+        let (address, datagrams) = match address.strip_prefix("udp:") {
+            Some(address) => (local(address)?, true),
+            None => (local(address)?, false),
+        };
         if let Address::Socket(socket) = &address
             && !socket.ip().is_loopback()
             && !expose
         {
             bail!("whoever reaches {address} would reach {service} as you; write --expose if that is meant");
         }
+        if datagrams {
+            let Address::Socket(socket) = address else {
+                bail!("udp: stands before a port, or an IP address and port")
+            };
+            return Ok(Forward { service: service.into(), bound: Place::Datagrams(UdpBound::bind(socket)?) });
+        }
         // Only its owner may connect.
         let options = ListenOptions { keepalive: None, unix_mode: 0o600 };
-        Ok(Forward { service: service.into(), bound: Bound::bind(&address, &options)? })
+        Ok(Forward { service: service.into(), bound: Place::Streams(Bound::bind(&address, &options)?) })
     }
 }
 
@@ -74,8 +100,13 @@ pub(super) async fn all(
 ) -> Result<(), (String, ConnectError)> {
     let mut accepting = JoinSet::new();
     for forward in forwards {
-        say(&format!("{} is at {}", forward.service, forward.bound.address()));
-        accepting.spawn_local(accept(link.clone(), why.clone(), forward));
+        let Forward { service, bound } = forward;
+        say(&format!("{service} is at {bound}"));
+        let (link, why) = (link.clone(), why.clone());
+        match bound {
+            Place::Streams(bound) => drop(accepting.spawn_local(accept(link, why, service, bound))),
+            Place::Datagrams(bound) => drop(accepting.spawn_local(receive(link, why, service, bound))),
+        }
     }
     let mut watched = (*link).clone();
     // Both arms may be dropped.
@@ -94,13 +125,13 @@ async fn refused(link: &mut UserLink) -> ConnectError {
 
 /// Accepts for ever; ends only if nothing can be accepted at all.
 #[allow(clippy::disallowed_methods)]
-async fn accept(link: Rc<UserLink>, why: Rc<str>, forward: Forward) -> (String, ConnectError) {
+async fn accept(link: Rc<UserLink>, why: Rc<str>, service: String, bound: Bound) -> (String, ConnectError) {
     let mut clients = JoinSet::new();
-    let acceptor = match Acceptor::new(&forward.bound) {
+    let acceptor = match Acceptor::new(&bound) {
         Ok(acceptor) => acceptor,
-        Err(error) => return (forward.service, ConnectError::Broken(error.to_string())),
+        Err(error) => return (service, ConnectError::Broken(error.to_string())),
     };
-    let service: Rc<str> = forward.service.as_str().into();
+    let service: Rc<str> = service.into();
     loop {
         while clients.try_join_next().is_some() {}
         if clients.len() >= CLIENTS_MAX {
@@ -118,6 +149,20 @@ async fn accept(link: Rc<UserLink>, why: Rc<str>, forward: Forward) -> (String, 
             }
         }
     }
+}
+
+/// Takes datagrams for ever; ends only if nothing can be received at all.
+async fn receive(
+    link: Rc<UserLink>,
+    why: Rc<str>,
+    service: String,
+    bound: UdpBound,
+) -> (String, ConnectError) {
+    let error = match bound.listen() {
+        Ok(listener) => flows::serve(&link, &service, &why, listener).await,
+        Err(error) => error,
+    };
+    (service, ConnectError::Broken(error.to_string()))
 }
 
 async fn serve(link: Rc<UserLink>, service: Rc<str>, why: Rc<str>, client: Io) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tieline_base::Address;
+use tieline_config::Service;
 use tieline_tunnel::{Agent, Authority, Identity, Offer, Server, Store, enrol};
 use tokio::sync::watch;
 
@@ -125,7 +126,7 @@ fn run_agent(server: Address, meter: SocketAddr) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         enrol(&server, None, token.text().reveal(), &identity).await?;
-        let offer = Offer { name: "meter".into(), to: Address::Socket(meter) };
+        let offer = Offer { name: "meter".into(), to: Service::Stream(Address::Socket(meter)) };
         let (_rouse, roused) = watch::channel(());
         let server = Server { address: server, proxy: None };
         Ok(Agent::new([server], identity, [offer]).run(roused, pending()).await?)

@@ -38,7 +38,7 @@ const QUIC_MAX: Duration = Duration::from_secs(3);
 
 /// Waits until the link of `agent` is carried over `carrier`; hands back its row.
 #[track_caller]
-fn await_carrier(server: &Tieline, agent: &mut Agent, carrier: &str) -> Value {
+pub(crate) fn await_carrier(server: &Tieline, agent: &mut Agent, carrier: &str) -> Value {
     let filter = format!("listener=gate carrier={carrier} stage=relay");
     let deadline = Clock::now().after(PATIENCE);
     while Clock::now() < deadline {
@@ -127,6 +127,9 @@ fn where_udp_is_swallowed_a_link_goes_over_tls() {
     site.await_carrier("quic");
     assert_echoes(&mut client);
     assert_eq!(echo.accepted(), 2, "the stream is the same");
+    // Once for each time that it was told, which takes seconds each.
+    let looked = site.agent.process().log().matches("the network may have changed").count();
+    assert!(looked < 20, "it looked {looked} times");
 }
 
 #[test]

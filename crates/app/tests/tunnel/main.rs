@@ -13,6 +13,7 @@ mod cuts;
 mod doctor;
 mod drains;
 mod enrolling;
+mod flows;
 mod losses;
 mod moves;
 mod oracle;

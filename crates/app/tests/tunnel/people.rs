@@ -35,6 +35,11 @@ impl Desk {
 
     pub(crate) fn with(routes: &str, offers: &str) -> Desk {
         let (server, agents) = server(routes);
+        Desk::of(server, agents, offers)
+    }
+
+    /// The same at that server, which agents reach by that cable.
+    pub(crate) fn of(server: Tieline, agents: Cable, offers: &str) -> Desk {
         let people = Cable::to(server.listener_address("gate"));
         let agent = Agent::join(&server, "plant-7", agents.address(), offers);
         await_live(&server, "identity=agent:plant-7 stage=relay", 1);
@@ -126,7 +131,7 @@ impl Connect {
     /// The address behind `service is at`.
     #[track_caller]
     pub(crate) fn address(&self) -> SocketAddr {
-        self.hears(" is at ").rsplit_once(' ').unwrap().1.parse().unwrap()
+        self.hears(" is at ").rsplit_once(' ').unwrap().1.trim_start_matches("udp:").parse().unwrap()
     }
 
     /// How it ends, within a test's patience.

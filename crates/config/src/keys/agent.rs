@@ -52,8 +52,11 @@ pub(crate) static AGENT: Block = Block {
 pub(crate) static OFFER: Block = Block {
     path: "offer.*",
     meaning: "A service that an agent offers. NAME is what the server calls it.",
-    keys: &[key("to", Kind::Endpoint)
-        .means("Where the service is, seen from the agent. Only this address is dialed for it.")
+    keys: &[key("to", Kind::Service)
+        .means(
+            "Where the service is, seen from the agent. Only this address is dialed for it. `udp:` before it \
+             makes it one of datagrams, which `tieline connect --listen udp:ADDRESS` reaches.",
+        )
         .example("127.0.0.1:22")],
     later: &[],
 };

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, StoppedError, VarInt};
+use bytes::Bytes;
+use quinn::{
+    Connection, ConnectionError, Endpoint, RecvStream, SendDatagramError, SendStream, StoppedError, VarInt,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Reach;
@@ -32,6 +35,10 @@ pub(super) struct QuicStream {
     gaps: u8,
     /// The dialer's: its socket closes with the conversation.
     _endpoint: Option<Endpoint>,
+    /// A datagram that waits for room.
+    sending: Option<Waiting<Result<(), SendDatagramError>>>,
+    /// The next datagram that comes.
+    receiving: Option<Waiting<Result<Bytes, ConnectionError>>>,
     finishing: Option<Waiting<Result<Option<VarInt>, StoppedError>>>,
     breaking: Mutex<Option<Waiting<ConnectionError>>>,
     aborts: AtomicBool,
@@ -69,6 +76,8 @@ impl QuicStream {
             lost: 0,
             gaps: 0,
             _endpoint: endpoint,
+            sending: None,
+            receiving: None,
             finishing: None,
             breaking: Mutex::new(None),
             aborts: AtomicBool::new(false),
@@ -151,6 +160,42 @@ impl Stream for QuicStream {
     fn packets(&self) -> Option<Packets> {
         let path = self.connection.stats().path;
         Some(Packets { sent: path.sent_packets, lost: path.lost_packets })
+    }
+
+    fn datagram_max(&self) -> Option<usize> {
+        self.connection.max_datagram_size()
+    }
+
+    fn poll_datagram_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        let sent = ready!(sending.as_mut().poll(cx));
+        self.sending = None;
+        Poll::Ready(match sent {
+            Err(SendDatagramError::ConnectionLost(error)) => Err(error.into()),
+            // The path has become narrower meanwhile, and datagrams may be lost.
+            _ => Ok(()),
+        })
+    }
+
+    fn send_datagram(&mut self, datagram: Bytes) {
+        if datagram.len() <= self.connection.datagram_send_buffer_space() {
+            // It fails where the path has become narrower, or the connection broke, which others tell.
+            let _ = self.connection.send_datagram(datagram);
+        } else {
+            let connection = self.connection.clone();
+            self.sending = Some(Box::pin(async move { connection.send_datagram_wait(datagram).await }));
+        }
+    }
+
+    fn poll_datagram(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let connection = &self.connection;
+        let receiving = self.receiving.get_or_insert_with(|| {
+            let connection = connection.clone();
+            Box::pin(async move { connection.read_datagram().await })
+        });
+        let came = ready!(receiving.as_mut().poll(cx));
+        self.receiving = None;
+        Poll::Ready(came.map_err(io::Error::from))
     }
 
     fn export(&self, label: &[u8]) -> Option<[u8; 32]> {

@@ -1,4 +1,4 @@
-//! TLS over real sockets: between our two ends, and against the openssl command line.
+//! TLS and QUIC over real sockets: between our two ends, and against the openssl command line.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may fail as a test may")]
 #![allow(clippy::disallowed_types, reason = "the far ends are sockets of tokio::net")]
 
@@ -6,6 +6,7 @@ mod clients;
 mod files;
 mod openssl;
 mod pki;
+mod quic;
 mod servers;
 mod streams;
 

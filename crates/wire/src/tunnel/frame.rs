@@ -17,6 +17,7 @@ pub use resume::{Dead, Entry, Mac, Resume, Resumed, Table, TableWriter};
 use fields::{byte_string, code, plain, stream_id, text};
 
 use super::ids::{Code, StreamId};
+use super::stream::DATAGRAM_MAX;
 use super::varint::{self, Count, Number, Put, VARINT_BYTES};
 use crate::Parsed;
 use crate::cursor::Cursor;
@@ -125,8 +126,8 @@ pub enum Frame<'a> {
     /// A datagram of a flow. May be dropped.
     Udp {
         /// Which flow.
-        flow: u64,
-        /// The datagram.
+        flow: StreamId,
+        /// The datagram, at most [`DATAGRAM_MAX`] bytes.
         bytes: &'a [u8],
     },
     /// Counters. May be dropped.
@@ -179,6 +180,7 @@ const GO_AWAY: u64 = 0x1f;
 const KILL: u64 = 0x21;
 const UDP: u64 = 0x20;
 const STATS: u64 = 0x22;
+const OPEN_FLOW: u64 = 0x23;
 const WAITS: u64 = 0x28;
 
 /// Reads the frame at the start of `bytes`. Allocates nothing.
@@ -218,8 +220,9 @@ fn header_number(bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
 fn body_max(kind: u64) -> Option<usize> {
     Some(match kind {
         HELLO | WELCOME | REFUSED => GREETING_MAX,
-        RESUME | RESUMED | UDP => BODY_MAX,
-        OPEN | OPEN_REFUSED | WAITS | GO_AWAY | KILL | STATS => GREETING_MAX,
+        RESUME | RESUMED => BODY_MAX,
+        UDP => VARINT_BYTES + DATAGRAM_MAX,
+        OPEN | OPEN_FLOW | OPEN_REFUSED | WAITS | GO_AWAY | KILL | STATS => GREETING_MAX,
         DATA => DATA_HEAD_MAX + DATA_MAX,
         OPENED | PING | PONG => VARINT_BYTES,
         ACK | CREDIT | FIN | RESET => 2 * VARINT_BYTES,
@@ -236,7 +239,8 @@ fn read_body<'a>(kind: u64, cursor: &mut Cursor<'a>) -> Option<Frame<'a>> {
         RESUME => Frame::Resume(Resume::read(cursor)?),
         RESUMED => Frame::Resumed(Resumed::read(cursor)?),
         REFUSED => Frame::Refused(Refused::read(cursor)?),
-        OPEN => Frame::Open(Open::read(cursor)?),
+        OPEN => Frame::Open(Open::read(cursor, false)?),
+        OPEN_FLOW => Frame::Open(Open::read(cursor, true)?),
         OPENED => Frame::Opened(stream_id(cursor)?),
         OPEN_REFUSED => {
             Frame::OpenRefused { stream: stream_id(cursor)?, code: code(cursor)?, text: text(cursor)? }
@@ -255,7 +259,7 @@ fn read_body<'a>(kind: u64, cursor: &mut Cursor<'a>) -> Option<Frame<'a>> {
         PONG => Frame::Pong(varint::take(cursor)?),
         GO_AWAY => Frame::GoAway(GoAway::read(cursor)?),
         KILL => Frame::Kill(Kill::read(cursor)?),
-        UDP => Frame::Udp { flow: varint::take(cursor)?, bytes: byte_string(cursor, 0, BODY_MAX)? },
+        UDP => Frame::Udp { flow: stream_id(cursor)?, bytes: byte_string(cursor, 0, DATAGRAM_MAX)? },
         STATS => Frame::Stats(Stats::read(cursor)?),
         stranger => {
             cursor.take(cursor.remaining())?;
@@ -282,6 +286,7 @@ impl Frame<'_> {
             Frame::Resume(_) => RESUME,
             Frame::Resumed(_) => RESUMED,
             Frame::Refused(_) => REFUSED,
+            Frame::Open(open) if open.flow => OPEN_FLOW,
             Frame::Open(_) => OPEN,
             Frame::Opened(_) => OPENED,
             Frame::OpenRefused { .. } => OPEN_REFUSED,
@@ -338,7 +343,7 @@ impl Frame<'_> {
             Frame::GoAway(away) => away.put(out),
             Frame::Kill(kill) => kill.put(out),
             Frame::Udp { flow, bytes } => {
-                out.varint(*flow);
+                out.varint(flow.0);
                 out.bytes(bytes);
             }
             Frame::Stats(stats) => stats.put(out),

@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod audit;
 mod clock;
+mod flows;
 mod moving;
 mod receive;
 mod resume;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tieline_base::Moment;
 
+pub use flows::Datagram;
 pub use moving::{HOLD_MAX, SETTLE_MAX};
 pub use resume::{Judged, Offer, ResumeError};
 pub use transmit::{ACK_OF_RESET, Chunk};
@@ -118,6 +120,8 @@ pub struct Link {
     /// Streams with something due.
     due: VecDeque<StreamId>,
     schedule: Schedule,
+    /// The same of datagrams.
+    flows: Schedule,
     /// What is to be said about streams that are no more.
     answers: VecDeque<Answer>,
     pong: Option<u64>,
@@ -159,6 +163,9 @@ struct Tally {
     outbound: u64,
     inbound: u64,
     waits: u64,
+    /// How many are flows, and what waits of them.
+    flows: u64,
+    datagrams: u64,
 }
 
 /// One part in so many of what is left is promised to a stream that has proved nothing yet.
@@ -167,7 +174,9 @@ const FIRST_PART: u64 = 16;
 impl Tally {
     fn of(stream: &Stream) -> Tally {
         let (outbound, inbound) = (stream.outbound.held(), stream.inbound.held());
-        Tally { promise: stream.promise(), outbound, inbound, waits: u64::from(stream.waits()) }
+        let (flows, datagrams) = stream.flow.as_ref().map_or((0, 0), |flow| (1, flow.held()));
+        let (promise, waits) = (stream.promise(), u64::from(stream.waits()));
+        Tally { promise, outbound, inbound, waits, flows, datagrams }
     }
 }
 
@@ -188,6 +197,7 @@ impl Link {
             seen: 0,
             due: VecDeque::new(),
             schedule: Schedule::default(),
+            flows: Schedule::default(),
             answers: VecDeque::new(),
             pong: None,
             later: Vec::new(),
@@ -244,12 +254,13 @@ impl Link {
     /// # Errors
     /// [`Code::Busy`] if there is no room for one more.
     pub fn open(&mut self, request: Request, now: Moment) -> Result<StreamId, Code> {
-        if !self.has_room() {
+        if !self.has_room(request.flow) {
             return Err(Code::Busy);
         }
         let id = StreamId(self.next);
         self.next += 2;
-        self.insert(id, Phase::Asked(Box::new(request)), now);
+        let flow = request.flow;
+        self.insert(id, Phase::Asked(Box::new(request)), flow, now);
         Ok(id)
     }
 
@@ -365,7 +376,7 @@ impl Link {
 
     /// Bytes held for all streams, both ways.
     pub fn held(&self) -> u64 {
-        self.sum.outbound + self.sum.inbound
+        self.sum.outbound + self.sum.inbound + self.sum.datagrams
     }
 
     /// The stream that holds most, and how many bytes it holds.
@@ -383,8 +394,17 @@ impl Link {
         self.streams.keys().copied()
     }
 
-    fn has_room(&self) -> bool {
-        let fits = self.sum.promise + self.limits.first_credit <= self.limits.budget;
+    /// How many of them are flows.
+    pub fn flows(&self) -> usize {
+        usize::try_from(self.sum.flows).unwrap_or(usize::MAX)
+    }
+
+    /// Flows promise nothing, and half of the streams may be flows.
+    fn has_room(&self, flow: bool) -> bool {
+        let fits = match flow {
+            true => self.flows() < self.limits.streams / 2,
+            false => self.sum.promise + self.limits.first_credit <= self.limits.budget,
+        };
         fits && self.streams.len() < self.limits.streams
     }
 
@@ -402,9 +422,12 @@ impl Link {
         self.limits.window.max(self.widest.min(self.spare() / FIRST_PART))
     }
 
-    fn insert(&mut self, id: StreamId, phase: Phase, now: Moment) {
+    fn insert(&mut self, id: StreamId, phase: Phase, flow: bool, now: Moment) {
         let window = self.first_window();
-        let mut stream = Stream::new(phase, &self.limits, window, now);
+        let mut stream = match flow {
+            true => Stream::of_datagrams(phase, now),
+            false => Stream::new(phase, &self.limits, window, now),
+        };
         stream.due.open = matches!(stream.phase, Phase::Asked(_));
         self.count(Tally::default(), Tally::of(&stream));
         self.streams.insert(id, stream);
@@ -432,6 +455,12 @@ impl Link {
             stream.scheduled = true;
             self.schedule.wake(id);
         }
+        if stream.sends_datagrams()
+            && let Some(flow) = stream.flow.as_mut().filter(|flow| !flow.scheduled)
+        {
+            flow.scheduled = true;
+            self.flows.wake(id);
+        }
         let (done, after) = (stream.done(), Tally::of(stream));
         self.count(before, after);
         if done {
@@ -451,6 +480,8 @@ impl Link {
         self.sum.outbound = self.sum.outbound - before.outbound + after.outbound;
         self.sum.inbound = self.sum.inbound - before.inbound + after.inbound;
         self.sum.waits = self.sum.waits - before.waits + after.waits;
+        self.sum.flows = self.sum.flows - before.flows + after.flows;
+        self.sum.datagrams = self.sum.datagrams - before.datagrams + after.datagrams;
     }
 
     /// There are bytes to pass on; the last event says so already, or one more does.

@@ -3,6 +3,7 @@
 //! Owns both directions, how the opening stands, and for how long the stream may wait. Refuses to know
 //! carriers and other streams: what has to be said about it is noted in [`Due`], and said by the link.
 
+mod flow;
 mod inbound;
 mod outbound;
 
@@ -10,6 +11,10 @@ use std::time::Duration;
 
 use tieline_base::Moment;
 
+pub use flow::DATAGRAM_MAX;
+pub(super) use flow::Flow;
+#[cfg(test)]
+pub(super) use flow::QUEUE_MAX;
 pub(super) use inbound::Inbound;
 pub(super) use outbound::Outbound;
 
@@ -58,6 +63,8 @@ pub struct Request {
     pub trace: [u8; 16],
     /// What for, in the words of who asks; may be empty.
     pub why: Box<str>,
+    /// Whether it is a flow: what it carries is datagrams, which may be lost, and no bytes.
+    pub flow: bool,
 }
 
 impl Request {
@@ -68,12 +75,13 @@ impl Request {
             permit: open.permit,
             trace: open.trace,
             why: open.why.into(),
+            flow: open.flow,
         }
     }
 
     pub(super) fn as_open(&self, stream: StreamId) -> Open<'_> {
-        let Request { service, subject, permit, trace, why } = self;
-        Open { stream, service, subject, permit: *permit, trace: *trace, why }
+        let Request { service, subject, permit, trace, why, flow } = self;
+        Open { stream, service, subject, permit: *permit, trace: *trace, why, flow: *flow }
     }
 }
 
@@ -147,6 +155,8 @@ pub(super) struct Stream {
     pub(super) phase: Phase,
     pub(super) outbound: Outbound,
     pub(super) inbound: Inbound,
+    /// Its datagrams, if that is what it carries.
+    pub(super) flow: Option<Box<Flow>>,
     pub(super) due: Due,
     /// Whether it stands in the link's line of streams with something due.
     pub(super) queued: bool,
@@ -167,6 +177,7 @@ impl Stream {
             phase,
             outbound: Outbound::new(limits.first_credit, limits.window_max),
             inbound: Inbound::new(limits.first_credit, window, limits.window_max),
+            flow: None,
             due: Due::default(),
             queued: false,
             scheduled: false,
@@ -175,6 +186,12 @@ impl Stream {
             moved: now,
             blocked: false,
         }
+    }
+
+    /// One that carries datagrams: no byte may be sent either way.
+    pub(super) fn of_datagrams(phase: Phase, now: Moment) -> Self {
+        let nothing = Limits { streams: 0, budget: 0, first_credit: 0, window: 0, window_max: 0 };
+        Self { flow: Some(Box::default()), ..Stream::new(phase, &nothing, 0, now) }
     }
 
     /// Whether it is only kept until the peer confirms its end.
@@ -242,8 +259,16 @@ impl Stream {
         self.outbound.rewind()
     }
 
+    /// Whether there are datagrams to send.
+    pub(super) fn sends_datagrams(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| !flow.outbound.is_empty())
+    }
+
     /// The link's lines are empty.
     pub(super) fn leave_lines(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.scheduled = false;
+        }
         (self.queued, self.scheduled, self.confirms_later) = (false, false, false);
     }
 
@@ -260,7 +285,7 @@ impl Stream {
 
     /// Bytes held, both ways.
     pub(super) fn held(&self) -> u64 {
-        self.outbound.held() + self.inbound.held()
+        self.outbound.held() + self.inbound.held() + self.flow.as_ref().map_or(0, |flow| flow.held())
     }
 
     /// When it has waited for too long: `detached` is since when the link is down.
@@ -276,6 +301,9 @@ impl Stream {
         self.phase = Phase::Ended { code, refused };
         self.outbound.confirm_all();
         self.inbound.discard();
+        if let Some(flow) = &mut self.flow {
+            **flow = Flow { scheduled: flow.scheduled, ..Flow::default() };
+        }
         self.due = Due { reset: true, ..Due::default() };
     }
 }

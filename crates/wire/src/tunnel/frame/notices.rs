@@ -25,10 +25,12 @@ pub struct Open<'a> {
     pub trace: [u8; 16],
     /// What for, in the words of who asks; empty if he says nothing.
     pub why: &'a str,
+    /// Whether it is a flow, of datagrams. That has a frame of its own, with the same fields.
+    pub flow: bool,
 }
 
 impl<'a> Open<'a> {
-    pub(super) fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+    pub(super) fn read(cursor: &mut Cursor<'a>, flow: bool) -> Option<Self> {
         Some(Open {
             stream: stream_id(cursor)?,
             service: text(cursor)?,
@@ -37,6 +39,7 @@ impl<'a> Open<'a> {
             trace: cursor.array()?,
             // Left out where it is empty, and so of one form.
             why: if cursor.is_empty() { "" } else { text(cursor).filter(|why| !why.is_empty())? },
+            flow,
         })
     }
 

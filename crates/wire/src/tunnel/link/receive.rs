@@ -15,7 +15,7 @@ const CONFIRM_MIN: Duration = Duration::from_millis(25);
 
 impl Link {
     /// Takes a frame that the carrier of `epoch` brought. What is not the link's own business is handed back:
-    /// GOAWAY to the dialer, KILL of the whole link, UDP, STATS, and what may be skipped.
+    /// GOAWAY to the dialer, KILL of the whole link, STATS, and what may be skipped.
     ///
     /// # Errors
     /// [`LinkError::Fenced`]: nothing has changed, and that carrier is to be closed. [`LinkError::Breach`]:
@@ -51,7 +51,8 @@ impl Link {
             }
             Frame::GoAway(goodbye) if self.side == Side::Acceptor => self.on_farewell(&goodbye, now),
             Frame::Kill(Kill { stream: Some(stream), code, .. }) => self.on_reset(stream, code)?,
-            Frame::Kill(_) | Frame::GoAway(_) | Frame::Udp { .. } | Frame::Stats(_) | Frame::Skipped(_) => {
+            Frame::Udp { flow, bytes } => self.on_datagram(flow, bytes, now)?,
+            Frame::Kill(_) | Frame::GoAway(_) | Frame::Stats(_) | Frame::Skipped(_) => {
                 return Ok(Some(frame));
             }
             Frame::Hello(_)
@@ -223,10 +224,10 @@ impl Link {
     }
 
     fn offer_stream(&mut self, open: &Open<'_>, now: Moment) -> Result<(), Breach> {
-        if !self.has_room() {
+        if !self.has_room(open.flow) {
             return self.answer(Answer::Busy(open.stream));
         }
-        self.insert(open.stream, Phase::Offered(None), now);
+        self.insert(open.stream, Phase::Offered(None), open.flow, now);
         self.events.push_back(Event::Offered { stream: open.stream, request: Request::of(open) });
         Ok(())
     }

@@ -179,6 +179,7 @@ impl Link {
         self.due.clear();
         self.answers.clear();
         self.schedule.clear();
+        self.flows.clear();
         self.later.clear();
         self.confirm_at = None;
         self.pong = None;

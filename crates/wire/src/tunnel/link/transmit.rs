@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tieline_base::Moment;
 
-use super::{Answer, Link};
+use super::{Answer, Datagram, Link};
 use crate::tunnel::frame::{DATA_MAX, Frame};
 use crate::tunnel::ids::{Code, StreamId};
 use crate::tunnel::stream::{Phase, Say};
@@ -30,7 +30,7 @@ impl Link {
     pub fn wants_to_send(&self) -> bool {
         let said =
             self.farewell_due() || self.pulse.ping_due() || self.pong.is_some() || !self.answers.is_empty();
-        let bytes = self.paused.is_none() && !self.schedule.is_empty();
+        let bytes = self.paused.is_none() && !(self.schedule.is_empty() && self.flows.is_empty());
         self.attached && (said || !self.due.is_empty() || bytes)
     }
 
@@ -119,14 +119,41 @@ impl Link {
     }
 
     /// Writes frames behind what `out` holds until that is at least `limit` bytes long or there is nothing
-    /// more to say: for carriers that are one pipe of bytes. Exceeds `limit` by less than one frame.
+    /// more to say: for carriers that are one pipe of bytes. Exceeds `limit` by less than two frames.
     pub fn fill(&mut self, out: &mut Vec<u8>, limit: usize, now: Moment) {
-        while out.len() < limit {
+        self.fill_beside(out, limit, now, &mut Some);
+    }
+
+    /// The same for carriers that have a way for datagrams beside the pipe: `beside` takes what can go there,
+    /// and hands back what cannot. What it took counts towards `limit` too.
+    pub fn fill_beside(
+        &mut self,
+        out: &mut Vec<u8>,
+        limit: usize,
+        now: Moment,
+        beside: &mut impl FnMut(Datagram) -> Option<Datagram>,
+    ) {
+        let mut aside = 0;
+        while out.len() + aside < limit {
             if let Some(frame) = self.next_control(now) {
                 frame.encode(out);
-            } else if let Some(chunk) = self.next_chunk(DATA_MAX, now) {
+                continue;
+            }
+            let before = out.len() + aside;
+            // Streams and flows take turns: neither can starve the other.
+            while out.len() + aside < before + DATA_MAX
+                && let Some(datagram) = self.next_datagram()
+            {
+                let length = datagram.bytes.len();
+                match beside(datagram) {
+                    Some(datagram) => datagram.encode(out),
+                    None => aside += length.max(1),
+                }
+            }
+            if let Some(chunk) = self.next_chunk(DATA_MAX, now) {
                 chunk.encode(out);
-            } else {
+            }
+            if out.len() + aside == before {
                 return;
             }
         }

@@ -15,7 +15,14 @@ pub(super) fn at(ms: u64) -> Moment {
 }
 
 pub(super) fn request(service: &str) -> Request {
-    Request { service: service.into(), subject: "ana".into(), permit: 7, trace: [9; 16], why: "".into() }
+    Request {
+        service: service.into(),
+        subject: "ana".into(),
+        permit: 7,
+        trace: [9; 16],
+        why: "".into(),
+        flow: false,
+    }
 }
 
 /// Both ends of a link, and what they reported.
@@ -188,7 +195,15 @@ fn each_side_gives_out_numbers_of_its_own() {
     assert_eq!((&ours[..], &theirs[..]), (&[2, 4, 6][..], &[1, 3, 5][..]));
     pair.talk();
     assert!(pair.acceptor.knows(StreamId(6)) && !pair.acceptor.knows(StreamId(8)));
-    let reused = Open { stream: StreamId(1), service: "x", subject: "", permit: 0, trace: [0; 16], why: "" };
+    let reused = Open {
+        stream: StreamId(1),
+        service: "x",
+        subject: "",
+        permit: 0,
+        trace: [0; 16],
+        why: "",
+        flow: false,
+    };
     let error = pair.acceptor.receive(Epoch::FIRST, Frame::Open(reused), at(0));
     assert_eq!(error, Err(LinkError::Breach(Breach::Number)));
 }
@@ -378,8 +393,15 @@ fn many_streams_share_the_budget_and_one_too_many_is_refused() {
     assert!(opened > 500, "{opened}");
     assert!(pair.dialer.promised() <= limits.budget && pair.acceptor.promised() <= limits.budget);
     // The acceptor is asked for more than it will hold, by a dialer that does not count.
-    let open =
-        Open { stream: StreamId(1 << 30), service: "x", subject: "", permit: 0, trace: [0; 16], why: "" };
+    let open = Open {
+        stream: StreamId(1 << 30),
+        service: "x",
+        subject: "",
+        permit: 0,
+        trace: [0; 16],
+        why: "",
+        flow: false,
+    };
     pair.acceptor.receive(Epoch::FIRST, Frame::Open(open), at(0)).unwrap();
     let mut said = Vec::new();
     pair.acceptor.fill(&mut said, usize::MAX, at(0));

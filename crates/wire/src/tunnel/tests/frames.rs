@@ -57,8 +57,9 @@ proptest! {
         stream in a_stream(), number in a_number(), code in a_code(), text in a_text(), service in a_text(),
         trace in any::<[u8; 16]>(), bytes in prop::collection::vec(any::<u8>(), 1..2000),
     ) {
-        let open = Open { stream, service: &service, subject: &text, permit: number, trace, why: "" };
+        let open = Open { stream, service: &service, subject: &text, permit: number, trace, why: "", flow: false };
         check(&Frame::Open(open));
+        check(&Frame::Open(Open { flow: true, ..open }));
         check(&Frame::Open(Open { why: "a valve is stuck", ..open }));
         check(&Frame::Waits { stream, text: &text });
         check(&Frame::Opened(stream));
@@ -72,7 +73,7 @@ proptest! {
         check(&Frame::Kill(Kill { stream: None, code, actor: &text }));
         check(&Frame::Ping(number));
         check(&Frame::Pong(number));
-        check(&Frame::Udp { flow: number, bytes: &bytes });
+        check(&Frame::Udp { flow: stream, bytes: &bytes });
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! direction by itself, and compare. Meanwhile carriers are cut every few seconds, the network swallows
 //! everything for 3, 30 or 90 s one way or both, addresses change, one side loses all its carriers at once,
 //! an end runs short of memory, readers are slow, writers send single bytes, the dialer moves without need,
-//! and somebody replays every RESUME that was ever sent. Each step audits both links.
+//! and somebody replays every RESUME that was ever sent. Beside them go flows, whose datagrams may be lost,
+//! and must come whole, to their own flow, and once. Each step audits both links.
 //!
 //! `TIELINE_TUNNEL_SEED=7` runs that one seed, `TIELINE_TUNNEL_SEEDS=10000` as many more.
 
 mod apps;
 mod end;
+mod flow;
 mod network;
 mod world;
 

@@ -3,6 +3,7 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use fastrand::Rng;
 
+use super::flow::FlowApp;
 use crate::tunnel::Code;
 
 /// One application: what it has to send, and what it received.
@@ -21,6 +22,8 @@ pub(super) struct App {
     /// The most that it reads at a time, with a pause behind it.
     pub(super) reads: Option<usize>,
     single_bytes: bool,
+    /// What it says and hears by datagrams, if that is what its stream carries.
+    pub(super) flow: Option<FlowApp>,
     pub(super) fate: Fate,
 }
 
@@ -54,8 +57,14 @@ impl App {
             gives_up_at: (random.u8(..12) == 0).then(|| random.usize(..5000)),
             reads: (random.u8(..4) == 0).then(|| random.usize(100..4000)),
             single_bytes: to_send < 200 && random.bool(),
+            flow: None,
             fate: Fate::Lives,
         }
+    }
+
+    /// One at the end of a flow.
+    pub(super) fn of_datagrams(random: &mut Rng) -> Self {
+        Self { to_send: 0, gives_up_at: None, flow: Some(FlowApp::new(random)), ..Self::new(random) }
     }
 
     /// What is to be written now; what was not taken before comes first.
@@ -77,7 +86,8 @@ impl App {
     }
 
     pub(super) fn has_more(&self) -> bool {
-        self.to_send > 0 || !self.rest.is_empty()
+        let datagrams = self.flow.as_ref().is_some_and(FlowApp::has_more);
+        datagrams || self.to_send > 0 || !self.rest.is_empty()
     }
 
     pub(super) fn take(&mut self, bytes: &[u8]) {

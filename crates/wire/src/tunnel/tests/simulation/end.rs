@@ -68,6 +68,15 @@ impl End {
         }
     }
 
+    /// A datagram came beside the frames.
+    pub(super) fn datagram_came(&mut self, carrier: usize, bytes: &[u8], now: Moment) {
+        let Some(epoch) = self.inboxes.get(&carrier).and_then(|inbox| inbox.epoch) else { return };
+        let Ok(Parsed::Done { value, .. }) = parse(bytes) else { panic!("a whole frame") };
+        if self.give(epoch, value, now) {
+            self.inboxes.remove(&carrier);
+        }
+    }
+
     /// Gives all whole frames to the link.
     pub(super) fn take_frames(&mut self, carrier: usize, now: Moment) {
         let Some(mut inbox) = self.inboxes.remove(&carrier) else { return };

@@ -18,6 +18,9 @@ pub(super) enum Kind {
 /// The lane of control frames, and of all in a [`Kind::Pipe`].
 pub(super) const CONTROL: u64 = 0;
 
+/// From here on each lane is a datagram's, which nothing keeps in order.
+pub(super) const LOOSE: u64 = 1 << 32;
+
 /// How much a sender may be ahead of what the carrier takes: the kernel's queue.
 const AHEAD: Duration = Duration::from_millis(20);
 

@@ -9,7 +9,7 @@ use tieline_base::Moment;
 
 use super::apps::{App, Fate};
 use super::end::End;
-use super::network::{CONTROL, Kind, Network};
+use super::network::{CONTROL, Kind, LOOSE, Network};
 use crate::Parsed;
 use crate::tunnel::tests::hashing::{Sha, key};
 use crate::tunnel::{
@@ -62,6 +62,11 @@ enum What {
         to: usize,
         chunk: Chunk,
     },
+    Datagram {
+        carrier: usize,
+        to: usize,
+        frame: Vec<u8>,
+    },
     /// An end notices that a carrier is gone.
     Gone {
         carrier: usize,
@@ -113,6 +118,8 @@ pub(super) struct Seen {
     reset: u64,
     refused: u64,
     waits: u64,
+    datagrams: u64,
+    lost: u64,
     bytes: u64,
     seconds: u64,
 }
@@ -129,6 +136,8 @@ impl Seen {
         self.reset += other.reset;
         self.refused += other.refused;
         self.waits += other.waits;
+        self.datagrams += other.datagrams;
+        self.lost += other.lost;
         self.bytes += other.bytes;
         self.seconds += other.seconds;
     }
@@ -138,6 +147,7 @@ impl Seen {
         assert!(self.resumes > 2 * seeds, "{self:?}");
         assert!(self.replayed > 1000 * seeds, "{self:?}");
         assert!(self.closed > seeds && self.bytes > 20_000 * seeds, "{self:?}");
+        assert!(self.datagrams > 5 * seeds && self.lost > seeds, "{self:?}");
         let seen =
             [self.planned, self.doubts, self.stale, self.attacks, self.reset, self.refused, self.waits];
         for met in seen {
@@ -231,7 +241,11 @@ impl World {
                 self.ends[to].chunk_came(carrier, chunk, self.now);
                 self.pump(to);
             }
-            What::Bytes { .. } | What::Chunk { .. } => {}
+            What::Datagram { carrier, to, frame } if !self.network.carriers[carrier].cut => {
+                self.ends[to].datagram_came(carrier, &frame, self.now);
+                self.pump(to);
+            }
+            What::Bytes { .. } | What::Chunk { .. } | What::Datagram { .. } => {}
             What::Gone { carrier, end } => self.gone(carrier, end),
             What::Wake { end } => {
                 self.ends[end].wakes = Moment(u64::MAX);
@@ -300,6 +314,15 @@ impl World {
             while let Some(frame) = link.next_control(self.now) {
                 frame.encode(&mut bytes);
             }
+            if bytes.is_empty()
+                && let Some(datagram) = link.next_datagram()
+            {
+                datagram.encode(&mut bytes);
+                if datagram.known && bytes.len() < self.random.usize(..3_000) {
+                    self.send_datagram(carrier, end, bytes);
+                    return true;
+                }
+            }
             if bytes.is_empty() {
                 let most = self.random.usize(1..40_000);
                 let Some(chunk) = link.next_chunk(most, self.now) else { return false };
@@ -334,6 +357,15 @@ impl World {
             let lane = (carrier, from, stream.0);
             let arrival = self.network.arrival(lane, chunk.bytes.len(), self.now, &mut self.random);
             self.at(arrival, What::Chunk { carrier, to: 1 - from, chunk });
+        }
+    }
+
+    /// Sends one in a lane of its own: it may overtake anything, and be lost.
+    fn send_datagram(&mut self, carrier: usize, from: usize, frame: Vec<u8>) {
+        let lane = (carrier, from, LOOSE + self.whats.len() as u64);
+        let arrival = self.network.arrival(lane, frame.len(), self.now, &mut self.random);
+        if self.network.swallowed(from, self.now).is_none() && self.random.u8(..20) > 0 {
+            self.at(arrival, What::Datagram { carrier, to: 1 - from, frame });
         }
     }
 
@@ -434,10 +466,12 @@ impl World {
             permit: self.random.u64(..1000),
             trace: self.random.u128(..).to_be_bytes(),
             why: if self.random.bool() { "a valve is stuck".into() } else { "".into() },
+            flow: self.random.u8(..4) == 0,
         };
+        let flow = request.flow;
         self.to_open -= 1;
         if let Ok(stream) = self.ends[end].link.open(request, self.now) {
-            self.begin(end, stream);
+            self.begin(end, stream, flow);
         }
         if self.to_open > 0 {
             self.soon(0..3000, What::Open);
@@ -456,20 +490,20 @@ impl World {
         // Those who dial ask, and those who are dialed let them wait.
         if end == ACCEPTOR && self.random.u8(..4) == 0 {
             self.ends[end].link.wait(stream, "somebody");
-            self.enlist(end, stream);
+            self.enlist(end, stream, request.flow);
             return self.soon(0..20_000, What::Agree { end, stream });
         }
         self.ends[end].link.accept(stream);
-        self.begin(end, stream);
+        self.begin(end, stream, request.flow);
     }
 
-    fn begin(&mut self, end: usize, stream: StreamId) {
-        self.enlist(end, stream);
+    fn begin(&mut self, end: usize, stream: StreamId, flow: bool) {
+        self.enlist(end, stream, flow);
         self.soon(0..50, What::Tick { end, stream });
     }
 
-    fn enlist(&mut self, end: usize, stream: StreamId) {
-        let app = App::new(&mut self.random);
+    fn enlist(&mut self, end: usize, stream: StreamId, flow: bool) {
+        let app = if flow { App::of_datagrams(&mut self.random) } else { App::new(&mut self.random) };
         self.ends[end].apps.insert(stream, app);
         self.ends[end].link.set_patience(stream, Patience { detached: PATIENCE, idle: None });
     }
@@ -481,6 +515,9 @@ impl World {
         let app = apps.get_mut(&stream).expect("it ticks");
         if app.fate != Fate::Lives {
             return;
+        }
+        if let Some(flow) = app.flow.as_mut().filter(|flow| flow.has_more()) {
+            link.send_datagram(stream, &flow.next(end, stream, random), now);
         }
         let count = link.write(stream, app.next_write(random), now);
         app.wrote(count);
@@ -506,6 +543,9 @@ impl World {
             app.take(&ready[..count]);
             budget -= count;
             link.drain(stream, count, self.now);
+        }
+        while let (Some(flow), Some(datagram)) = (&mut app.flow, link.take_datagram(stream)) {
+            flow.take(end, stream, &datagram);
         }
         app.at_end |= link.at_end(stream);
         if app.fate == Fate::Lives && app.gives_up_at.is_some_and(|at| app.received_bytes > at) {
@@ -689,6 +729,10 @@ fn agree(stream: StreamId, ours: &App, theirs: &App) -> Seen {
                 assert_eq!(from.sent_bytes, to.received_bytes, "{stream}");
                 assert_eq!(from.hash_sent(), to.hash_received(), "{stream}");
                 seen.bytes += to.received_bytes as u64;
+                if let (Some(from), Some(to)) = (&from.flow, &to.flow) {
+                    seen.datagrams += to.received();
+                    seen.lost += from.sent - to.received();
+                }
             }
             seen.closed += 1;
         }
