@@ -1,7 +1,9 @@
 //! Frames of tunnels.
 
 use tieline_wire::Parsed;
-use tieline_wire::tunnel::{BODY_MAX, Frame, FrameError, StreamId, Table, VARINT_MAX, parse};
+use tieline_wire::tunnel::{
+    BODY_MAX, Frame, FrameError, OFFERS_MAX, Offers, StreamId, Table, VARINT_MAX, parse,
+};
 
 use crate::prefixes::assert_final;
 
@@ -24,6 +26,7 @@ pub fn tunnel_frame(data: &[u8]) {
             Frame::Resume(resume) => assert_table(&resume.table),
             Frame::Resumed(resumed) => assert_table(&resumed.table),
             Frame::Stats(stats) => assert!(stats.iter().count() <= consumed / 2),
+            Frame::Offers(offers) => assert_rising(offers),
             Frame::OpenRefused { text, .. } => assert_plain(text),
             Frame::Open(open) => [open.service, open.subject].into_iter().for_each(assert_plain),
             Frame::Kill(kill) => assert_plain(kill.actor),
@@ -52,6 +55,13 @@ fn written(data: &[u8]) -> Result<Parsed<Vec<u8>>, FrameError> {
 /// No line of a log can be forged with it.
 fn assert_plain(text: &str) {
     assert!(!text.contains(char::is_control) && text.len() <= 255, "{text:?}");
+}
+
+/// Names, each of them once, and no more than an agent may tell of.
+fn assert_rising(offers: &Offers<'_>) {
+    let names: Vec<&str> = offers.iter().map(|offer| offer.name).collect();
+    assert!(names.len() <= OFFERS_MAX && names.is_sorted_by(|one, next| one < next), "{names:?}");
+    names.into_iter().for_each(assert_plain);
 }
 
 fn assert_table(table: &Table<'_>) {

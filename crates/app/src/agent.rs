@@ -2,14 +2,14 @@
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tieline_base::{Address, Labels, parse_duration};
-use tieline_config::{BindAddress, Carrier, Checked, Config, Protocol};
+use tieline_config::{self as config, BindAddress, Carrier, Checked, Config, Protocol};
 use tieline_tunnel::{Agent, Authority, Identity, Offer, Over, Revoked, Server, Store, enrol};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -210,7 +210,7 @@ pub(crate) fn server_address(text: &str) -> anyhow::Result<Address> {
     };
     let address: Address =
         whole.parse().with_context(|| format!("the server \"{}\"", text.escape_debug()))?;
-    if matches!(address, Address::Agent(_)) {
+    if matches!(address, Address::Agent(_) | Address::Group(_)) {
         bail!("an agent is no server");
     }
     Ok(address)
@@ -265,15 +265,13 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let server = &checked.config.live.server;
     logging::start(server.log, checked.config.boot.log_format);
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let offers: Vec<_> = agent.offers.iter().map(|offer| format!("{} ({})", offer.name, offer.to)).collect();
-    let offered = agent.offers.into_iter().map(|offer| Offer { name: offer.name, to: offer.to });
     let carriers: Vec<Over> = agent.carriers.iter().map(over).collect();
     let reached = |address: &Address| {
         let proxy = proxy::of(agent.proxy.as_ref(), address)?;
         anyhow::Ok(Server { address: address.clone(), proxy })
     };
     let servers: Vec<Server> = agent.servers.iter().map(reached).collect::<anyhow::Result<_>>()?;
-    let running = Agent::new(servers, Identity::of(&agent.folder), offered).over(&carriers);
+    let running = Agent::new(servers, Identity::of(&agent.folder), offered(&agent)).over(&carriers);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
@@ -283,6 +281,7 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let (rouse, roused) = watch::channel(());
         let rousing = async {
             while hang_up.recv().await.is_some() {
+                read_again(&args.config, &agent, &running);
                 rouse.send_replace(());
             }
             std::future::pending().await
@@ -296,10 +295,37 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
             }
         };
         let servers: Vec<String> = agent.servers.iter().map(ToString::to_string).collect();
-        say(&format!("agent of {}; offers: {}", servers.join(" and "), offers.join(", ")));
+        say(&format!("agent of {}; offers: {}", servers.join(" and "), told(&agent)));
         running.run(roused, stop).await.with_context(|| file.to_string())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn offered(agent: &config::Agent) -> impl Iterator<Item = Offer> {
+    agent.offers.iter().map(|offer| Offer { name: offer.name.clone(), to: offer.to.clone() })
+}
+
+fn told(agent: &config::Agent) -> String {
+    let offers: Vec<_> = agent.offers.iter().map(|offer| format!("{} ({})", offer.name, offer.to)).collect();
+    offers.join(", ")
+}
+
+/// Has `running` offer what the file says now. A file that cannot be obeyed changes nothing.
+fn read_again(file: &Path, started: &config::Agent, running: &Agent) {
+    let name = file.display();
+    let read = Config::load(file).map_err(|problems| problems[0].to_string());
+    let agent = read.and_then(|checked| checked.config.live.agent.ok_or(format!("{name} has no [agent]")));
+    match agent {
+        Err(problem) => tracing::error!("the offers stay as they were: {problem}"),
+        Ok(agent) => {
+            tracing::info!("{name} was read again; offers: {}", told(&agent));
+            running.offer(offered(&agent));
+            let alike = config::Agent { offers: started.offers.clone(), place: started.place, ..agent };
+            if alike != *started {
+                tracing::warn!("{name}: what has changed in [agent] is obeyed after a restart");
+            }
+        }
+    }
 }
 
 #[cfg(test)]

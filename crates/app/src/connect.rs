@@ -14,7 +14,7 @@ use tieline_base::Address;
 use tieline_config::{LogFormat, LogLevel};
 use tieline_transport::Io;
 use tieline_transport::tls::CertificateFiles;
-use tieline_tunnel::{ConnectError, EnrolError, Person, PersonToken, Proxy, UserLink};
+use tieline_tunnel::{AGENT_PREFIX, ConnectError, EnrolError, Person, PersonToken, Proxy, UserLink};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent::server_address;
@@ -167,23 +167,38 @@ fn work(args: &ConnectArgs) -> anyhow::Result<(Work, Vec<Forward>)> {
         bail!("--listen is for one service; write AGENT/SERVICE=ADDRESS for each of several");
     }
     if let [only] = &args.services[..]
-        && !only.contains('=')
+        && let (service, None) = split(only)
     {
-        return Ok((Work::Stdio(named(only)?.into()), Vec::new()));
+        return Ok((Work::Stdio(named(service)?.into()), Vec::new()));
     }
-    let forward = |text: &String| match text.split_once('=') {
-        Some((service, address)) => Forward::bind(named(service)?, address, args.expose),
-        None => bail!("{}: of several services each needs an address: {text}=ADDRESS", text.escape_debug()),
+    let forward = |text: &String| match split(text) {
+        (service, Some(address)) => Forward::bind(named(service)?, address, args.expose),
+        (_, None) => {
+            bail!("{}: of several services each needs an address: {text}=ADDRESS", text.escape_debug())
+        }
     };
     let bound: anyhow::Result<Vec<_>> = args.services.iter().map(forward).collect();
     Ok((Work::Forwards, bound?))
 }
 
+/// A service, and behind it the address that it is to be at. What stands before the slash may be labels,
+/// which have signs of equality of their own.
+fn split(text: &str) -> (&str, Option<&str>) {
+    let slash = text.find('/').unwrap_or(0);
+    match text[slash..].split_once('=') {
+        Some((service, address)) => (&text[..slash + service.len()], Some(address)),
+        None => (text, None),
+    }
+}
+
 fn named(text: &str) -> anyhow::Result<&str> {
-    let sound = |(agent, service): (&str, &str)| [agent, service].into_iter().all(tieline_base::is_far_name);
-    match text.split_once('/').is_some_and(sound) {
-        true => Ok(text),
-        false => bail!("\"{}\" is no service; write AGENT/SERVICE, like plant-7/ssh", text.escape_debug()),
+    match format!("{AGENT_PREFIX}{text}").parse() {
+        Ok(Address::Agent(_) | Address::Group(_)) => Ok(text),
+        _ => bail!(
+            "\"{}\" is no service; write AGENT/SERVICE, like plant-7/ssh, or KEY=VALUE/SERVICE for any agent \
+             of that label",
+            text.escape_debug()
+        ),
     }
 }
 
@@ -351,8 +366,13 @@ mod tests {
         );
         let several = done(&["a/ssh=0", "a/db=127.0.0.1:0", "a/dns=udp:0", "a/ntp=udp:[::1]:0"], None);
         assert!(matches!(several, Ok((Work::Forwards, bound)) if bound.len() == 4));
+        let group = done(&["site=berlin/ssh"], None);
+        assert!(matches!(group, Ok((Work::Stdio(service), _)) if service == "site=berlin/ssh"));
+        let placed = done(&["site=berlin,role=edge/db=127.0.0.1:0"], None);
+        assert!(matches!(placed, Ok((Work::Forwards, bound)) if bound.len() == 1));
         for (services, listen, words) in [
-            (&["ssh"][..], None, "is no service"),
+            (&["site=/ssh"][..], None, "is no service"),
+            (&["ssh"], None, "is no service"),
             (&["a/ssh", "a/db"], None, "each needs an address"),
             (&["a/ssh=0", "a/db=0"], Some("0"), "--listen is for one service"),
             (&["a/ssh=0.0.0.0:0"], None, "--expose"),

@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An address as people write it: `10.0.0.5:5432`, `[::1]:80`, `db.example.com:5432`, `unix:/run/db.sock` or
-/// `agent:plant-7/web`.
+use crate::labels::{LabelError, Labels};
+
+/// An address as people write it: `10.0.0.5:5432`, `[::1]:80`, `db.example.com:5432`, `unix:/run/db.sock`,
+/// `agent:plant-7/web` or `agent:site=berlin/web`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Address {
     /// An IP address and port.
@@ -22,6 +24,8 @@ pub enum Address {
     Unix(PathBuf),
     /// What an agent offers.
     Agent(FarService),
+    /// The same of every agent that is labelled so.
+    Group(FarGroup),
 }
 
 /// A service at a far site, reached through the link of the agent there.
@@ -30,6 +34,15 @@ pub struct FarService {
     /// The agent's name.
     pub agent: String,
     /// What the agent calls the service.
+    pub service: String,
+}
+
+/// A service at any of the far sites whose agents have certain labels.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct FarGroup {
+    /// What their agents are labelled with, among others; at least one label.
+    pub labels: Labels,
+    /// What the agents call the service.
     pub service: String,
 }
 
@@ -44,6 +57,12 @@ pub fn is_far_name(name: &str) -> bool {
 impl fmt::Display for FarService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "agent:{}/{}", self.agent, self.service)
+    }
+}
+
+impl fmt::Display for FarGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "agent:{}/{}", self.labels, self.service)
     }
 }
 
@@ -65,6 +84,9 @@ pub enum AddressError {
     /// What stands behind `agent:` is no name, a slash and a name.
     #[error("\"{0}\" needs the name of an agent and of what it offers behind agent:, like agent:plant-7/web")]
     BadService(String),
+    /// What stands behind `agent:` has labels, and they are none.
+    #[error("\"{0}\": {1}")]
+    BadLabels(String, LabelError),
 }
 
 impl FromStr for Address {
@@ -75,7 +97,7 @@ impl FromStr for Address {
             return unix(path).ok_or_else(|| AddressError::BadPath(text.into()));
         }
         if let Some(far) = text.strip_prefix("agent:") {
-            return agent(far).ok_or_else(|| AddressError::BadService(text.into()));
+            return agent(far, text);
         }
         if let Ok(socket) = text.parse() {
             return Ok(Address::Socket(socket));
@@ -89,10 +111,17 @@ impl FromStr for Address {
     }
 }
 
-fn agent(far: &str) -> Option<Address> {
-    let (agent, service) = far.split_once('/')?;
-    let named = is_far_name(agent) && is_far_name(service);
-    named.then(|| Address::Agent(FarService { agent: agent.into(), service: service.into() }))
+/// `far` is what stands behind `agent:` in `text`.
+fn agent(far: &str, text: &str) -> Result<Address, AddressError> {
+    let bad = || AddressError::BadService(text.into());
+    let (agent, service) = far.split_once('/').filter(|(_, service)| is_far_name(service)).ok_or_else(bad)?;
+    let service = service.to_owned();
+    if agent.contains('=') {
+        let labels = agent.parse().map_err(|error| AddressError::BadLabels(text.into(), error))?;
+        return Ok(Address::Group(FarGroup { labels, service }));
+    }
+    let agent = is_far_name(agent).then(|| agent.to_owned()).ok_or_else(bad)?;
+    Ok(Address::Agent(FarService { agent, service }))
 }
 
 fn unix(path: &str) -> Option<Address> {
@@ -123,6 +152,7 @@ impl fmt::Display for Address {
             Address::Name { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
             Address::Agent(far) => far.fmt(f),
+            Address::Group(group) => group.fmt(f),
         }
     }
 }
@@ -190,7 +220,12 @@ mod tests {
     #[test]
     fn reads_every_form_and_prints_it_back() {
         let all = ["127.0.0.1:80", "[::1]:80", "db.example.com:5432", "unix:/run/x.sock", "_pg.local:1"];
-        for text in all.into_iter().chain(["agent:plant-7/web", "agent:7.a_B/x"]) {
+        for text in all.into_iter().chain([
+            "agent:plant-7/web",
+            "agent:7.a_B/x",
+            "agent:site=a/x",
+            "agent:role=edge,site=a/x",
+        ]) {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }

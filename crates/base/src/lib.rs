@@ -18,7 +18,9 @@ pub mod text;
 mod units;
 mod verifier;
 
-pub use address::{Address, AddressError, ClientAddr, EndpointAddr, FarService, is_far_name, is_host_name};
+pub use address::{
+    Address, AddressError, ClientAddr, EndpointAddr, FarGroup, FarService, is_far_name, is_host_name,
+};
 pub use clock::{Clock, Moment};
 pub use fault::{Fault, Whose};
 pub use identity::{Identity, Proved};

@@ -182,7 +182,7 @@ fn dialed(written: Spot<Dialed>, key: &str, problems: &mut Problems) -> Option<A
         error.hint(format!("write \"{address}\""));
         return None;
     }
-    if let Address::Agent(_) = address {
+    if let Address::Agent(_) | Address::Group(_) = address {
         of_an_agent(&address, key, place, problems);
         return None;
     }

@@ -55,7 +55,7 @@ impl FromStr for BindAddress {
         match text.parse()? {
             Address::Socket(socket) => Ok(BindAddress::Socket(canonical(socket))),
             Address::Unix(path) => Ok(BindAddress::Unix(path)),
-            Address::Agent(_) => Err(BindError::Agent(text.into())),
+            Address::Agent(_) | Address::Group(_) => Err(BindError::Agent(text.into())),
             Address::Name { host, port } => {
                 let usual = if host == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
                 Err(BindError::Name { text: text.into(), usual, port })

@@ -66,7 +66,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Dialed, Wrong> {
         return Err(Wrong::Hinted(message, hint));
     }
     let address = endpoint_address(&rest)?;
-    if matches!(address, Address::Unix(_) | Address::Agent(_)) {
+    if matches!(address, Address::Unix(_) | Address::Agent(_) | Address::Group(_)) {
         return Err(Wrong::Because(format!("\"{text}\" is no URL of a server")));
     }
     Ok(Dialed { address, scheme: Some(scheme) })
@@ -105,7 +105,7 @@ fn endpoint_address(text: &str) -> Result<Address, Wrong> {
     let port = match &address {
         Address::Socket(socket) => Some(socket.port()),
         Address::Name { port, .. } => Some(*port),
-        Address::Unix(_) | Address::Agent(_) => None,
+        Address::Unix(_) | Address::Agent(_) | Address::Group(_) => None,
     };
     if port == Some(0) {
         return Err(Wrong::Because(format!("\"{text}\" has port 0, to which nobody can connect")));

@@ -404,6 +404,6 @@ pub(crate) fn are_here(endpoints: &[Endpoint]) -> bool {
         // RFC 6761 §6.3: localhost and the names below it are loopback addresses.
         Address::Name { host, .. } => host == "localhost" || host.ends_with(".localhost"),
         Address::Unix(_) => true,
-        Address::Agent(_) => false,
+        Address::Agent(_) | Address::Group(_) => false,
     })
 }

@@ -169,7 +169,9 @@ pub(crate) fn of_upstream(
         _ => return None,
     };
     // Without a name there is nothing that a certificate could be compared with.
-    let nameless = endpoints.iter().find(|it| matches!(it.address, Address::Unix(_) | Address::Agent(_)));
+    let nameless =
+        |it: &&Endpoint| matches!(it.address, Address::Unix(_) | Address::Agent(_) | Address::Group(_));
+    let nameless = endpoints.iter().find(nameless);
     if let Some(endpoint) = nameless.filter(|_| tls.verify == Verify::Full && tls.server_name.is_none()) {
         let message =
             format!("endpoint \"{}\" has no name that its certificate could be for", endpoint.address);

@@ -62,7 +62,8 @@ fn endpoints_behind_agents_stand_beside_others() {
     let config = config(TUNNEL);
     let endpoints = &config.live.upstream("plant-7").unwrap().endpoints;
     let labels: Vec<_> = endpoints.iter().map(|it| (it.address.to_string(), it.tier)).collect();
-    assert_eq!(labels, [("agent:plant-7/ssh".into(), 1), ("agent:plant-8/ssh".into(), 2)]);
+    let group = "agent:role=edge,site=berlin/ssh".into();
+    assert_eq!(labels, [("agent:plant-7/ssh".into(), 1), ("agent:plant-8/ssh".into(), 2), (group, 1)]);
 }
 
 #[test]

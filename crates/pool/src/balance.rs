@@ -66,6 +66,8 @@ pub enum Standing {
     Unhealthy,
     /// Too many leases in a row failed; it rests.
     Ejected,
+    /// The agent that offers it is not linked up just now.
+    Away,
     /// Too much of what it was asked failed of late; it is asked nothing, not even in panic.
     BreakerOpen,
     /// An operator takes it out of use.
@@ -84,6 +86,7 @@ impl Standing {
             Standing::Healthy => "healthy",
             Standing::Unhealthy => "unhealthy",
             Standing::Ejected => "ejected",
+            Standing::Away => "away",
             Standing::BreakerOpen => "breaker-open",
             Standing::Draining => "draining",
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use tieline_base::{Address, EndpointAddr, Moment};
+use tieline_base::{Address, EndpointAddr, FarGroup, FarService, Moment};
 use tieline_transport::{DialOptions, FarSites};
 
 use crate::balance::{Candidate, Standing, stable_key};
@@ -32,7 +32,7 @@ pub struct Endpoint {
     configured: Address,
     addresses: Box<[EndpointAddr]>,
     /// Who reaches it, if an agent offers it.
-    far: Option<FarSites>,
+    pub(crate) far: Option<FarSites>,
     label: Arc<str>,
     key: u64,
     pub(crate) tally: Tally,
@@ -47,6 +47,8 @@ pub struct Endpoint {
     connects: AtomicU64,
     failures: AtomicU64,
     drained: AtomicBool,
+    /// Its agent is not there.
+    pub(crate) away: AtomicBool,
     leaving: AtomicBool,
     /// What it is fit for, as [`Fit`] has it.
     pub(crate) fit: AtomicU8,
@@ -58,7 +60,7 @@ pub struct Endpoint {
     /// When its breaker lets one through; 0 while it is closed.
     shut_until: AtomicU64,
     warm_since: AtomicU64,
-    standing_since: AtomicU64,
+    pub(crate) standing_since: AtomicU64,
     /// For how long it leaves an idle connection open.
     pub(crate) habit: Habit,
     /// A lease failed since one last went well, so that the good ones need not lock to find out.
@@ -122,6 +124,7 @@ impl Endpoint {
             connects: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             drained: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             fit: AtomicU8::new(Fit::ALL.bits()),
             no_trunks: AtomicBool::new(false),
@@ -137,6 +140,7 @@ impl Endpoint {
             trunks: Default::default(),
         };
         endpoint.obey(settings);
+        endpoint.look_whether_there(birth.now);
         endpoint
     }
 
@@ -171,7 +175,9 @@ impl Endpoint {
             Address::Name { host, .. } => host.to_string(),
             Address::Socket(socket) => socket.ip().to_string(),
             Address::Unix(_) => "localhost".to_owned(),
-            Address::Agent(far) => far.service.clone(),
+            Address::Agent(FarService { service, .. }) | Address::Group(FarGroup { service, .. }) => {
+                service.clone()
+            }
         }
     }
 
@@ -227,6 +233,8 @@ impl Endpoint {
             Standing::Draining
         } else if now.0 < self.shut_until.load(Ordering::Relaxed) {
             Standing::BreakerOpen
+        } else if self.away.load(Ordering::Relaxed) {
+            Standing::Away
         } else if self.unhealthy.load(Ordering::Relaxed) {
             Standing::Unhealthy
         } else if now < self.ejected_until() {
@@ -474,7 +482,12 @@ impl Endpoint {
 /// `10.0.0.5:80`; for a name `db.example.com:80@10.0.0.5`, for a pair of addresses
 /// `db.example.com:80@fd00::5+10.0.0.5`.
 fn label(configured: &Address, addresses: &[EndpointAddr]) -> Arc<str> {
-    let Address::Name { .. } = configured else { return configured.to_string().into() };
+    match (configured, addresses) {
+        (Address::Name { .. }, _) => {}
+        // What a group stands for is called as if it stood there itself.
+        (Address::Group(_), [member]) => return member.to_string().into(),
+        _ => return configured.to_string().into(),
+    }
     let ip = |address: &EndpointAddr| match address {
         EndpointAddr::Socket(socket) => socket.ip().to_string(),
         EndpointAddr::Unix(path) => path.display().to_string(),

@@ -1,6 +1,7 @@
 //! The keeper of an upstream: checks its endpoints, follows its names, lets ejected endpoints back in.
 
 mod check;
+mod far;
 mod resolve;
 
 use std::collections::{HashMap, HashSet};
@@ -12,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::demand::BUCKET;
-use crate::settings::{DnsSettings, HealthSettings};
+use crate::settings::{DnsSettings, EndpointSettings, HealthSettings};
 use crate::state::EndpointId;
 use crate::upstream::Upstream;
 
@@ -21,6 +22,8 @@ use crate::upstream::Upstream;
 enum Duty {
     Check(EndpointId, Arc<HealthSettings>),
     Follow(Address, Arc<DnsSettings>),
+    /// Which agents are there.
+    Watch,
 }
 
 /// After a duty died of a defect: so long until it is taken up again.
@@ -88,6 +91,7 @@ impl Duties {
                         running.spawn(check::check(upstream, endpoint, settings))
                     }
                     Duty::Follow(name, settings) => running.spawn(resolve::follow(upstream, name, settings)),
+                    Duty::Watch => running.spawn(far::watch(upstream)),
                 }
             });
         }
@@ -103,7 +107,9 @@ fn duties_of(upstream: &Upstream) -> HashSet<Duty> {
     let check = |health: Arc<HealthSettings>| {
         roster.endpoints.iter().map(move |endpoint| Duty::Check(endpoint.id, Arc::clone(&health)))
     };
-    follow.chain(health.into_iter().flat_map(check)).collect()
+    let is_far = |e: &EndpointSettings| matches!(e.address, Address::Agent(_) | Address::Group(_));
+    let watch = roster.settings.endpoints.iter().any(is_far).then_some(Duty::Watch);
+    follow.chain(health.into_iter().flat_map(check)).chain(watch).collect()
 }
 
 async fn until_next_return(upstream: &Upstream) {

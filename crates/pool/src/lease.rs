@@ -170,7 +170,10 @@ pub enum LeaseError {
         after: Duration,
     },
     /// There is no endpoint to be tried.
-    #[error("upstream \"{0}\" has no endpoint in use: its names do not resolve, or all are drained")]
+    #[error(
+        "upstream \"{0}\" has no endpoint in use: its names do not resolve, no agent of its groups is linked \
+         up, or all are drained"
+    )]
     NoEndpoint(String),
     /// There are endpoints, and none that is fit for what the lease is for.
     #[error("no endpoint of upstream \"{0}\" is fit for this just now")]

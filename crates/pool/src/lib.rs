@@ -35,6 +35,7 @@ mod loan;
 mod name;
 mod outlier;
 mod place;
+mod presence;
 mod purpose;
 mod retry;
 mod room;
@@ -72,9 +73,9 @@ pub use settings::{
     DnsSettings, EndpointSettings, HealthSettings, PoolSettings, RetrySettings, Secured, Settings,
 };
 pub use share::{Due, Dues, Share};
-pub use status::{EndpointStatus, NameStatus, UpstreamStatus};
+pub use status::{EndpointStatus, NameStatus, UnknownEndpoint, UpstreamStatus};
 pub use trunk::{Beginning, Driver, Trunk, Trunking, Trunks};
-pub use upstream::{OnLeave, UnknownEndpoint, Upstream};
+pub use upstream::{OnLeave, Upstream};
 
 #[cfg(test)]
 mod tests;

@@ -102,3 +102,15 @@ impl Upstream {
         self.roster().settings.dues.of(share).cap
     }
 }
+
+/// No endpoint of the upstream is called so.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("upstream \"{upstream}\" has no endpoint \"{endpoint}\"; it has {known}")]
+pub struct UnknownEndpoint {
+    /// The upstream.
+    pub upstream: String,
+    /// What was asked for.
+    pub endpoint: String,
+    /// What there is.
+    pub known: String,
+}

@@ -18,6 +18,7 @@ use crate::idle::Kept;
 use crate::lease::Ask;
 use crate::load::Load;
 use crate::name::{Answer, Name};
+use crate::presence::addresses_of;
 use crate::purpose::{Fit, Purpose};
 use crate::retry::RetryBudget;
 use crate::room;
@@ -25,7 +26,7 @@ use crate::roster::Roster;
 use crate::settings::{EndpointSettings, HealthSettings, Settings};
 use crate::share::Share;
 use crate::state::{EndpointId, Ticket};
-use crate::status::{NameStatus, UpstreamStatus};
+use crate::status::{NameStatus, UnknownEndpoint, UpstreamStatus};
 
 /// Told of every endpoint that leaves, so that whoever holds connections to it can drain them. Called with no
 /// lock held, on the thread that made the change.
@@ -60,18 +61,6 @@ struct Control {
     drains: Vec<(String, bool)>,
     /// Gone from the roster, with leases still out.
     leaving: Vec<Arc<Endpoint>>,
-}
-
-/// No endpoint of the upstream is called so.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("upstream \"{upstream}\" has no endpoint \"{endpoint}\"; it has {known}")]
-pub struct UnknownEndpoint {
-    /// The upstream.
-    pub upstream: String,
-    /// What was asked for.
-    pub endpoint: String,
-    /// What there is.
-    pub known: String,
 }
 
 impl Upstream {
@@ -310,6 +299,12 @@ impl Upstream {
         self.told_of(left);
     }
 
+    /// Groups stand for others than before.
+    pub(crate) fn enlist_again(&self) {
+        let left = self.change(|_, settings| Arc::clone(settings));
+        self.told_of(left);
+    }
+
     /// Takes a health check's result.
     pub(crate) fn checked(&self, endpoint: &Endpoint, result: Result<(), String>, settings: &HealthSettings) {
         let error = result.clone().err().unwrap_or_default();
@@ -429,7 +424,7 @@ impl Control {
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
         let far = || settings.dial.far.clone();
         for configured in &settings.endpoints {
-            for addresses in self.addresses_of(&configured.address) {
+            for addresses in self.addresses_of(&configured.address, settings.dial.far.as_ref()) {
                 if endpoints.iter().any(|endpoint| endpoint.is(&configured.address, &addresses)) {
                     continue;
                 }
@@ -474,11 +469,12 @@ impl Control {
     }
 
     /// Each item is one endpoint's addresses.
-    fn addresses_of(&self, configured: &Address) -> Vec<Box<[EndpointAddr]>> {
+    fn addresses_of(&self, configured: &Address, far: Option<&FarSites>) -> Vec<Box<[EndpointAddr]>> {
         match configured {
             Address::Socket(socket) => vec![Box::new([EndpointAddr::Socket(*socket)])],
             Address::Unix(path) => vec![Box::new([EndpointAddr::Unix(path.as_path().into())])],
             Address::Agent(far) => vec![Box::new([EndpointAddr::Agent(Box::new(far.clone()))])],
+            Address::Group(group) => far.map(|far| addresses_of(group, far)).unwrap_or_default(),
             Address::Name { port, .. } => {
                 self.names.get(configured).map(|name| name.endpoints(*port)).unwrap_or_default()
             }

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, sockopt};
-use tieline_base::{Address, EndpointAddr, FarService};
+use tieline_base::{Address, EndpointAddr, FarGroup, FarService};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::Io;
 
@@ -32,6 +33,15 @@ pub struct DialOptions {
 pub trait DialFar: fmt::Debug + Send + Sync {
     /// Opens a stream to a service, without a deadline: the caller has one.
     fn dial(&self, far: &FarService) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>>;
+
+    /// What `group` stands for now: the service at every agent of it that is linked up, by the agents' names.
+    fn members(&self, group: &FarGroup) -> Vec<FarService>;
+
+    /// Whether nothing is known to be in the way of a stream to `far`.
+    fn is_there(&self, far: &FarService) -> bool;
+
+    /// Learns when either of the two may say something else.
+    fn changes(&self) -> watch::Receiver<()>;
 }
 
 /// The far sites of this process. Two are the same if they are one.
@@ -76,6 +86,7 @@ pub async fn dial_named(address: &Address, options: &DialOptions) -> io::Result<
         Address::Unix(path) => vec![EndpointAddr::Unix(path.as_path().into())],
         Address::Agent(far) => vec![EndpointAddr::Agent(Box::new(far.clone()))],
         Address::Name { .. } => resolve(address).await?.into_iter().map(EndpointAddr::Socket).collect(),
+        Address::Group(_) => return Err(nothing_far()),
     };
     dial_first(&found, options).await.map(|(_, io)| io)
 }
@@ -89,15 +100,19 @@ pub async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
     match address {
         Address::Socket(socket) => Ok(vec![*socket]),
         Address::Name { host, port } => Ok(tokio::net::lookup_host((host.as_str(), *port)).await?.collect()),
-        Address::Unix(_) | Address::Agent(_) => Ok(Vec::new()),
+        Address::Unix(_) | Address::Agent(_) | Address::Group(_) => Ok(Vec::new()),
     }
 }
 
 async fn dial_far(far: &FarService, options: &DialOptions) -> io::Result<Io> {
     match &options.far {
         Some(FarSites(sites)) => sites.dial(far).await,
-        None => Err(io::Error::new(io::ErrorKind::Unsupported, "nothing here leads to agents")),
+        None => Err(nothing_far()),
     }
+}
+
+fn nothing_far() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "nothing here leads to agents")
 }
 
 fn begin_tcp(socket: &SocketAddr, options: &DialOptions) -> io::Result<Io> {

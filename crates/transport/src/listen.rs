@@ -68,7 +68,7 @@ impl Bound {
         let bound = match address {
             Address::Socket(socket) => bind_tcp(*socket, options),
             Address::Unix(path) => bind_unix(path, options),
-            Address::Name { .. } | Address::Agent(_) => {
+            Address::Name { .. } | Address::Agent(_) | Address::Group(_) => {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "a listener needs an IP address, not a name"))
             }
         };

@@ -46,7 +46,9 @@ impl UdpPeer {
         let found: Vec<SocketAddr> = match address {
             Address::Socket(socket) => vec![*socket],
             Address::Name { host, port } => lookup_host((host.as_str(), *port)).await?.collect(),
-            Address::Unix(_) | Address::Agent(_) => return Err(io::ErrorKind::Unsupported.into()),
+            Address::Unix(_) | Address::Agent(_) | Address::Group(_) => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
         };
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for to in found {

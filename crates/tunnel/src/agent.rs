@@ -38,7 +38,7 @@ pub struct Offer {
 pub struct Agent {
     servers: Vec<Server>,
     identity: Identity,
-    offers: Arc<Offers>,
+    offers: watch::Sender<Arc<Offers>>,
     carriers: Vec<Over>,
 }
 
@@ -88,15 +88,21 @@ impl Agent {
         identity: Identity,
         offers: impl IntoIterator<Item = Offer>,
     ) -> Agent {
-        let offers = offers.into_iter().map(|offer| (offer.name, offer.to)).collect();
+        let offers = watch::Sender::new(offers_of(offers));
         let (servers, carriers) = (servers.into_iter().collect(), Over::ALL.to_vec());
-        Agent { servers, identity, offers: Arc::new(offers), carriers }
+        Agent { servers, identity, offers, carriers }
     }
 
     /// The same over nothing but `carriers`.
     #[must_use]
     pub fn over(self, carriers: &[Over]) -> Agent {
         Agent { carriers: carriers.to_vec(), ..self }
+    }
+
+    /// Offers this and nothing else from now on. Streams to what is gone, or is elsewhere now, are broken
+    /// off; the others know nothing of it.
+    pub fn offer(&self, offers: impl IntoIterator<Item = Offer>) {
+        self.offers.send_replace(offers_of(offers));
     }
 
     /// Runs until `stop` is done, on a runtime of one thread that takes local tasks. A server that cannot be
@@ -145,9 +151,13 @@ impl Agent {
             ways: ways_to(&server.address, &self.carriers),
             roused: roused.clone(),
             caller,
-            offers: self.offers.clone(),
+            offers: Some(self.offers.subscribe()),
         }
     }
+}
+
+fn offers_of(offers: impl IntoIterator<Item = Offer>) -> Arc<Offers> {
+    Arc::new(Offers::of(offers.into_iter().map(|offer| (offer.name, offer.to))))
 }
 
 /// The ways that may lead there.

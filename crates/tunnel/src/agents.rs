@@ -6,25 +6,25 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tieline_base::{ClientAddr, Clock, FarService, Labels, Moment, Proved, Reason};
 use tieline_registry::{Record, Verdict};
-use tieline_transport::{DialFar, Io};
 use tieline_wire::tunnel::{Code, LinkId, Request};
+use tokio::sync::watch;
 
 use crate::approvals::Approvals;
 use crate::authority::{Authority, AuthorityError};
 use crate::known::{Known, Standing};
 use crate::live::{Core, LiveLink};
+use crate::offered::Offered;
 use crate::people::{People, PersonToken};
 use crate::roster::Roster;
 use crate::seats::{Seat, Seats};
 use crate::server::Shown;
 use crate::sha::random;
-use crate::stream::LinkStream;
+use crate::stream::{LinkStream, said};
 use crate::token::TokenError;
 use crate::turns::Turns;
 use crate::visits::{Guest, Proof, Visits};
@@ -41,6 +41,8 @@ pub struct Agents {
     sites: Mutex<HashMap<String, Site>>,
     /// When it was last looked whether a certificate is over.
     looked: Mutex<Moment>,
+    /// Counts who comes and goes, and who offers other things.
+    changes: watch::Sender<()>,
 }
 
 /// What is remembered of an agent for as long as the server runs.
@@ -83,6 +85,8 @@ pub struct LinkStatus {
     pub streams: usize,
     /// Since when there is this link, over whatever connection.
     pub since: Moment,
+    /// What the agent says that it offers; `None`: nothing was said yet.
+    pub offers: Option<Arc<Offered>>,
     /// The smoothed round trip over it, once it was measured.
     pub round_trip: Option<Duration>,
     /// What part of the packets to it was lost in the last minute, in percent; `None` if none was sent.
@@ -95,10 +99,11 @@ impl LinkStatus {
     fn of(seat: Seat) -> LinkStatus {
         let look = |core: &mut Core| {
             let streams = core.link.streams().count();
-            (core.link.attached(), streams, core.link.measured_round_trip(), core.losses.percent())
+            let (round_trip, loss) = (core.link.measured_round_trip(), core.losses.percent());
+            (core.link.attached(), streams, core.heard.offers().cloned(), round_trip, loss)
         };
-        let (attached, streams, round_trip, loss) = seat.link.look(look);
-        LinkStatus { attached, streams, since: seat.since, round_trip, loss, record: seat.record }
+        let (attached, streams, offers, round_trip, loss) = seat.link.look(look);
+        LinkStatus { attached, streams, since: seat.since, offers, round_trip, loss, record: seat.record }
     }
 }
 
@@ -108,7 +113,8 @@ impl Agents {
         let (authority, seats, sites) = Default::default();
         let (roster, looked) = (Arc::new(Roster::at(data)), Mutex::new(Moment(0)));
         let (people, visits, approvals) = (People::of(data), Visits::default(), Approvals::default());
-        Arc::new(Agents { roster, people, visits, approvals, authority, seats, sites, looked })
+        let changes = watch::Sender::new(());
+        Arc::new(Agents { roster, people, visits, approvals, authority, seats, sites, looked, changes })
     }
 
     /// The authority that they are believed by; it is made if it is not there. Blocks the first time.
@@ -250,6 +256,27 @@ impl Agents {
         for before in self.seats.take(agent, seat) {
             before.link.end(Code::Lost);
         }
+        self.has_changed();
+    }
+
+    /// Somebody has come or gone, is carried again or no more, or offers other things.
+    pub(crate) fn has_changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// The agents that are linked up, by name, each with its link for one stream more.
+    pub(crate) fn all_linked(&self) -> Vec<(String, Arc<LiveLink>)> {
+        let names = self.seats.agents().into_iter();
+        names.filter_map(|name| self.seats.best(&name).map(|link| (name, link))).collect()
+    }
+
+    /// The link of `agent` for one stream more, if there is one.
+    pub(crate) fn link_of(&self, agent: &str) -> Option<Arc<LiveLink>> {
+        self.seats.best(agent)
     }
 
     /// The link of `agent` goes on over another connection. Answers where the one before came from.
@@ -260,10 +287,12 @@ impl Agents {
         serial: &str,
         record: &Arc<Record>,
     ) -> Option<ClientAddr> {
-        self.seats.change(agent, id, |seat| {
+        let before = self.seats.change(agent, id, |seat| {
             seat.serial = serial.to_owned();
             std::mem::replace(&mut seat.record, record.clone()).client()
-        })
+        });
+        self.has_changed();
+        before
     }
 
     /// The link `id` of `agent` is over.
@@ -302,6 +331,7 @@ impl Agents {
 
     /// It has no link any more.
     fn gone(&self, agent: &str) {
+        self.has_changed();
         if let Some(site) = lock(&self.sites).get_mut(agent) {
             site.left = Some(Clock::now());
         }
@@ -325,17 +355,6 @@ const EXPIRY_LOOKED_FOR_EVERY: Duration = Duration::from_secs(10);
 /// More than a tick of any file system.
 pub(crate) const SETTLED: Duration = Duration::from_secs(3);
 
-impl DialFar for Agents {
-    fn dial(&self, far: &FarService) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> {
-        let asked = self.ask(far, "", false);
-        Box::pin(async move {
-            let stream = asked?;
-            stream.opened().await?;
-            Ok(Io::Stream(Box::new(stream)))
-        })
-    }
-}
-
 impl Agents {
     /// Opens a stream to a service, or a `flow`, for `subject`: who was proved, or nobody where many share
     /// it. Without a deadline: the caller has one.
@@ -349,12 +368,17 @@ impl Agents {
     }
 
     /// Asks for a stream, whose answer is yet to come.
-    fn ask(&self, far: &FarService, subject: &str, flow: bool) -> io::Result<LinkStream> {
+    pub(crate) fn ask(&self, far: &FarService, subject: &str, flow: bool) -> io::Result<LinkStream> {
         let absent = || {
             let text = format!("agent \"{}\" is not linked up", far.agent);
             io::Error::new(io::ErrorKind::NotConnected, text)
         };
-        let link = self.seats.best(&far.agent).ok_or_else(absent)?;
+        let link = self.link_of(&far.agent).ok_or_else(absent)?;
+        if let Some(offered) =
+            link.look(|core| core.heard.offers().cloned()).filter(|it| !it.has(&far.service))
+        {
+            return Err(not_offered(far, &offered));
+        }
         let (service, subject) = (far.service.as_str().into(), subject.into());
         let request = Request { service, subject, permit: 0, trace: random()?, why: "".into(), flow };
         link.open(request).map_err(|code| {
@@ -362,6 +386,12 @@ impl Agents {
             io::Error::new(io::ErrorKind::ConnectionRefused, text)
         })
     }
+}
+
+/// The agent would say the same.
+fn not_offered(far: &FarService, offered: &Offered) -> io::Error {
+    let FarService { agent, service } = far;
+    said(Code::Unknown, format!("agent \"{agent}\" offers no \"{service}\"; it offers {offered}"))
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::alarm::Alarm;
 use crate::live::{Core, LiveLink, NotOurs};
 use crate::losses::COUNTED_EVERY;
+use crate::offered::Offered;
 
 /// What a carrier is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -437,6 +438,7 @@ fn take_all(
                 return Err(Parting::Told(code));
             }
             Some(Frame::GoAway(GoAway { spread, .. })) => core.is_asked_to_move(spread),
+            Some(Frame::Offers(offers)) => core.heard.take(Offered::of(&offers)),
             // The rest may be skipped.
             _ => {}
         }

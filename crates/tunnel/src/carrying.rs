@@ -13,8 +13,9 @@ use tieline_wire::tunnel::{Code, Epoch, LinkId};
 use crate::agents::Agents;
 use crate::alarm::Alarm;
 use crate::carrier::{Carrier, Parting, Passing};
+use crate::ends::reason_of;
 use crate::live::{LiveLink, Resumption};
-use crate::server::{malformed, reason_of};
+use crate::server::malformed;
 
 /// How long a link waits for its agent to come back.
 const DETACHED_MAX: Duration = Duration::from_secs(120);
@@ -120,6 +121,9 @@ pub(crate) async fn carry(mut carrier: Carrier, held: Held, watch: Watch) -> Out
         }
         // The agent dials, not we.
         watch.link.look(|core| core.take_doubt());
+        if watch.link.look(|core| core.heard.take_news()) {
+            watch.agents.has_changed();
+        }
         parting
     });
     let parting = parting.await;
@@ -138,6 +142,7 @@ pub(crate) async fn carry(mut carrier: Carrier, held: Held, watch: Watch) -> Out
             watch.agents.visits().tell_through(&watch.link, &text);
             record.note(text);
             record.enter(Stage::Acquire, Clock::now());
+            watch.agents.has_changed();
             detached(&watch).await
         }
     }

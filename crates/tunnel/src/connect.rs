@@ -119,7 +119,7 @@ impl Person {
     /// The kernel gives no random bytes.
     #[allow(clippy::disallowed_methods)] // the link's own beat, for as long as it is wanted
     pub async fn link<T>(self, work: impl AsyncFnOnce(UserLink) -> T) -> io::Result<T> {
-        let (server, proxy, tls, offers) = (self.server, self.proxy, self.tls, Arc::default());
+        let (server, proxy, tls, offers) = (self.server, self.proxy, self.tls, None);
         // Nobody tells it of another network: it looks by itself.
         let (_told, roused) = watch::channel(());
         let (ways, boot) = (ways_to(&server, &[Over::Quic, Over::Tls, Over::WebSocket]), random()?);

@@ -3,7 +3,12 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use tieline_wire::tunnel::{Code, Epoch};
+use tieline_base::Reason;
+use tieline_wire::tunnel::{Code, Epoch, Patience};
+
+/// How long a stream that nobody speaks through any more may take to end in order.
+pub(crate) const ORPHAN: Patience =
+    Patience { detached: Duration::from_secs(120), idle: Some(Duration::from_secs(60)) };
 
 /// How a stream ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,5 +71,16 @@ impl End {
 pub(crate) fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
+    }
+}
+
+/// As what a link that is over by `code` stands in its row.
+pub(crate) fn reason_of(code: Code) -> Reason {
+    match code {
+        Code::Lost => Reason::Moved,
+        Code::Denied => Reason::Revoked,
+        Code::Killed => Reason::Killed,
+        Code::Protocol => Reason::ProtocolError,
+        _ => Reason::ClientClosed,
     }
 }

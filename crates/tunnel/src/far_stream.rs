@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use tieline_base::{Clock, FarService, Fault, Moment, Reason, Stage, Whose};
+use tieline_base::{Address, Clock, FarGroup, FarService, Fault, Moment, Reason, Stage, Whose};
 use tieline_conn::{Connection, Outcome, Route};
+use tieline_policy::Subject;
 use tieline_policy::approval::{ApprovalId, State, Terms, Wish};
 use tieline_registry::{Chosen, Record, Verdict};
 use tieline_transport::{Closed, Duplex, Io, Meter, Side};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::agents::Agents;
 use crate::alarm::Alarm;
 use crate::approvals;
+use crate::authority::AGENT_PREFIX;
 use crate::flow::{FlowEnd, LinkFlow, join_flows};
 use crate::host::AWAY_MAX;
 use crate::live::LiveLink;
@@ -153,10 +155,12 @@ impl Asked {
             let many = Fault::new(Stage::Acquire, Whose::Client, Reason::LimitPerUser);
             return Err(many.because(format!("a link has {FLOWS_MAX} flows at the most")));
         }
-        let far = service(&request.service).ok_or_else(no_route)?;
+        let far = self.choose(connection, &request.service)?;
         let record = &self.record;
-        let (endpoint, why) = (far.to_string(), "its person asked for it");
-        record.set_chosen(Chosen { endpoint: endpoint.as_str().into(), why: Box::new(why) });
+        let of_a_group = request.service.contains('=');
+        let why =
+            if of_a_group { "of the group that its person asked for" } else { "its person asked for it" };
+        record.set_chosen(Chosen { endpoint: far.to_string().as_str().into(), why: Box::new(why) });
         self.agents.visits().passes(record);
         // However long he waits for somebody else, he comes back as who he is.
         self.link.act(|core| core.link.set_patience(self.id, PATIENCE));
@@ -243,6 +247,23 @@ impl Asked {
                 () = poll_fn(|cx| self.link.poll_gone(self.id, cx)) => return Err(gone()),
             }
         }
+    }
+
+    /// Which service of which agent `text` means. Of a group it is one that this person may reach: a name
+    /// that stands for several opens nothing that the agents' own names would not.
+    fn choose(&self, connection: &Connection, text: &str) -> Result<FarService, Fault> {
+        let group = match wanted(text).ok_or_else(no_route)? {
+            Wanted::Service(far) => return Ok(far),
+            Wanted::Group(group) => group,
+        };
+        let client = self.record.parent().map_or(self.record.client(), |host| host.client());
+        let subject = Subject { client, identity: connection.identity() };
+        let tunnel = connection.current::<Tunnel>()?;
+        let may =
+            |far: &FarService| tunnel.service(far).is_some_and(|way| way.route.rule.decide(&subject).is_ok());
+        let candidates = self.agents.candidates(&group);
+        let chosen = candidates.iter().find(|far| may(far)).or(candidates.first()).cloned();
+        chosen.ok_or_else(no_route)
     }
 
     fn refuse(&mut self, fault: &Fault) {
@@ -334,6 +355,21 @@ struct Row<'r>(&'r Record);
 impl Meter for Row<'_> {
     fn moved(&self, from: Side, bytes: usize) {
         self.0.moved(from == Side::Client, bytes as u64);
+    }
+}
+
+/// What a person asks for.
+enum Wanted {
+    Service(FarService),
+    Group(FarGroup),
+}
+
+/// `AGENT/SERVICE` or `LABELS/SERVICE`.
+fn wanted(text: &str) -> Option<Wanted> {
+    match format!("{AGENT_PREFIX}{text}").parse().ok()? {
+        Address::Agent(far) => Some(Wanted::Service(far)),
+        Address::Group(group) => Some(Wanted::Group(group)),
+        _ => None,
     }
 }
 

@@ -17,10 +17,11 @@ use crate::agents::Agents;
 use crate::alarm::Alarm;
 use crate::carrier::{Carrier, Parting};
 use crate::carrying::Row;
+use crate::ends::reason_of;
 use crate::far_stream;
 use crate::greeting::{First, exporter, refuse, welcome};
 use crate::live::{LiveLink, Resumption};
-use crate::server::{GREETING_MAX, Tunnel, denied, go_on, late, malformed, no_link, reason_of, ungreeted};
+use crate::server::{GREETING_MAX, Tunnel, denied, go_on, late, malformed, no_link, ungreeted};
 use crate::visits::{Guest, MOVES_MAX, Move, Visit};
 
 /// How long a person's link waits for him to come back: as long as somebody at a terminal would.

@@ -22,7 +22,7 @@ use crate::carrier::{Carrier, Medium, Parting, Passing};
 use crate::greeting::{Caller, GreetingError};
 use crate::live::LiveLink;
 use crate::network::Network;
-use crate::offers::{self, Offers};
+use crate::offers::{self, Current};
 use crate::ways::{Proxy, Reach};
 
 type Task<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -41,8 +41,8 @@ pub(crate) struct Dialer {
     /// Somebody knows that the network has changed.
     pub(crate) roused: Roused,
     pub(crate) caller: Caller,
-    /// Where streams that the server opens lead.
-    pub(crate) offers: Arc<Offers>,
+    /// Where streams that the server opens lead; `None`: nothing is offered, and nothing said of it.
+    pub(crate) offers: Option<Current>,
 }
 
 /// How its link stands, for those who speak through it.
@@ -74,6 +74,8 @@ pub(crate) struct Life {
     renewed: Renewed,
     /// Ends when there is another network, or somebody says so.
     network: Task<Network>,
+    /// Ends when other things are offered.
+    reoffered: Task<()>,
 }
 
 /// Counts nothing.
@@ -95,6 +97,7 @@ impl Life {
         let network = Network::now();
         let (dialing, watched) =
             (Dialing::new(&dialer.ways, network.id(), Clock::now()), watched(network, dialer.roused.clone()));
+        let reoffered = Box::pin(changed(dialer.offers.clone()));
         Self {
             dialer,
             standing: watch::Sender::new(Standing::Down),
@@ -109,6 +112,7 @@ impl Life {
             link_alarm: Alarm::default(),
             renewed,
             network: Box::pin(watched),
+            reoffered,
         }
     }
 
@@ -127,8 +131,9 @@ impl Life {
             let asked = self.poll_asks(cx);
             let dialed = self.poll_dialing(cx);
             let renewed = self.poll_renewing(cx);
+            let reoffered = self.poll_reoffered(cx);
             self.tell_failures();
-            if !(moved || attempted || carried || linked || asked || dialed || renewed) {
+            if !(moved || attempted || carried || linked || asked || dialed || renewed || reoffered) {
                 return Poll::Pending;
             }
         }
@@ -200,7 +205,10 @@ impl Life {
                 let (gap, replayed) = (resumed.gap, resumed.replayed);
                 tracing::info!(server = %self.dialer.server, ?gap, replayed, over, "the link goes on");
             }
-            None => tracing::info!(server = %self.dialer.server, over, "linked up"),
+            None => {
+                tracing::info!(server = %self.dialer.server, over, "linked up");
+                self.tell_offers(&link);
+            }
         }
         self.standing.send_replace(Standing::Up(link.clone()));
         self.link = Some(link);
@@ -238,7 +246,7 @@ impl Life {
     fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(link) = self.link.clone() else { return false };
         while let Some((id, request)) = link.look(|core| core.take_offered()) {
-            let offers = self.dialer.offers.clone();
+            let Some(offers) = self.dialer.offers.clone() else { continue };
             self.streams.spawn_local(offers::serve(link.clone(), id, request, offers));
         }
         while self.streams.try_join_next().is_some() {}
@@ -336,6 +344,24 @@ impl Life {
         true
     }
 
+    /// Whether other things are offered than before.
+    fn poll_reoffered(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.reoffered.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.reoffered = Box::pin(changed(self.dialer.offers.clone()));
+        if let Some(link) = &self.link {
+            self.tell_offers(link);
+        }
+        true
+    }
+
+    fn tell_offers(&self, link: &LiveLink) {
+        if let Some(offers) = &self.dialer.offers {
+            link.act(|core| core.link.tell_offers(offers.borrow().told()));
+        }
+    }
+
     /// Tells the server that the link is over, so that it does not wait; what the streams lead to is reset.
     pub(crate) async fn leave(&mut self) {
         if let Some(mut carrier) = self.carrier.take() {
@@ -355,6 +381,19 @@ async fn watched(network: Network, mut roused: Roused) -> Network {
     tokio::select! {
         changed = network.changed() => changed,
         () = told(&mut roused) => Network::now(),
+    }
+}
+
+/// Waits until the offers change.
+async fn changed(offers: Option<Current>) {
+    match offers {
+        Some(mut offers) => {
+            offers.mark_unchanged();
+            if offers.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -13,13 +13,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tieline_base::{Clock, Moment};
-use tieline_wire::tunnel::{Code, Epoch, Event, Link, Patience, Request, StreamId};
+use tieline_wire::tunnel::{Code, Epoch, Event, Link, Request, StreamId};
 
 use crate::alarm::Alarm;
-use crate::ends::{End, wake};
+use crate::ends::{End, ORPHAN, wake};
 pub(crate) use crate::ends::{Ended, NotOurs, Resumption};
 use crate::losses::Losses;
 use crate::memory::Memory;
+use crate::offered::Heard;
 use crate::stream::LinkStream;
 
 /// A link and all who wait for something of it.
@@ -35,6 +36,8 @@ pub(crate) struct Core {
     /// Whether the peer may open streams.
     serves: bool,
     offered: VecDeque<(StreamId, Request)>,
+    /// What the peer says that it offers.
+    pub(crate) heard: Heard,
     /// Who carries it, or looks after it while nobody does.
     driver: Option<Waker>,
     /// Who serves the peer's streams, where that is not the driver.
@@ -56,9 +59,6 @@ pub(crate) struct Core {
 /// What a link holds is told in steps of so many bytes: all links share one count.
 const COUNTED: u64 = 16 << 10;
 
-/// How long a stream that nobody speaks through any more may take to end in order.
-const ORPHAN: Patience = Patience { detached: Duration::from_secs(120), idle: Some(Duration::from_secs(60)) };
-
 impl LiveLink {
     /// `serves`: whether the peer may open streams.
     pub(crate) fn new(link: Link, serves: bool) -> Arc<Self> {
@@ -72,6 +72,7 @@ impl LiveLink {
             ends: HashMap::new(),
             serves,
             offered: VecDeque::new(),
+            heard: Heard::default(),
             driver: None,
             host: None,
             planned: Moment(u64::MAX),

@@ -103,6 +103,13 @@ impl Seats {
         }
     }
 
+    /// Who has a place, by name.
+    pub(crate) fn agents(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.lock().keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     /// How many links there are.
     pub(crate) fn count(&self) -> usize {
         self.lock().values().map(Vec::len).sum()

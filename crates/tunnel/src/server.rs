@@ -358,16 +358,6 @@ pub(crate) fn go_on(
     Ok(())
 }
 
-pub(crate) fn reason_of(code: Code) -> Reason {
-    match code {
-        Code::Lost => Reason::Moved,
-        Code::Denied => Reason::Revoked,
-        Code::Killed => Reason::Killed,
-        Code::Protocol => Reason::ProtocolError,
-        _ => Reason::ClientClosed,
-    }
-}
-
 pub(crate) fn denied() -> Fault {
     Fault::new(Stage::Identify, Whose::Client, Reason::RefusedCertificate)
 }

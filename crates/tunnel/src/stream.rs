@@ -110,6 +110,11 @@ pub(crate) fn said_in(error: &io::Error) -> String {
     broken.and_then(|broken| broken.said.as_deref()).map_or_else(|| error.to_string(), str::to_owned)
 }
 
+/// The refusal by `code` that the other side would give.
+pub(crate) fn said(code: Code, text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionRefused, Broken { code, text, said: None })
+}
+
 /// Why an opening failed, in the terms of a dial.
 pub(crate) fn refused(code: Code, text: Option<&str>) -> io::Error {
     let kind = match code {

@@ -24,8 +24,8 @@ mod varint;
 pub use dialing::{ASK_MIN, Act, Dialing, HANDSHAKE_MAX, NetworkId, Now, Way};
 pub use frame::{
     BODY_MAX, Counter, DATA_MAX, Dead, ENDPOINTS_MAX, Endpoints, Entry, Frame, FrameError, GoAway, Hello,
-    Kill, Limits, Mac, Open, Party, Refusal, Refused, Resume, Resumed, STATS_MAX, Stats, TEXT_MAX, TTLS_MAX,
-    Table, TableWriter, Ttl, Ttls, Welcome, parse,
+    Kill, Limits, Mac, OFFERS_MAX, OfferKind, Offered, Offers, Open, Party, Refusal, Refused, Resume,
+    Resumed, STATS_MAX, Stats, TEXT_MAX, TTLS_MAX, Table, TableWriter, Ttl, Ttls, Welcome, parse,
 };
 pub use ids::{Code, Epoch, LinkId, Side, StreamId};
 pub use key::{Exporter, Hashing, Key};

@@ -41,6 +41,13 @@ struct Link {
     round_trip_ms: Option<f64>,
     loss_percent: Option<f64>,
     streams: u64,
+    offers: Option<Vec<Offer>>,
+}
+
+#[derive(Deserialize)]
+struct Offer {
+    name: String,
+    kind: String,
 }
 
 /// Lists the agents.
@@ -60,13 +67,13 @@ pub(crate) async fn run(client: &Client, args: AgentsArgs) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-const HEAD: [&str; 10] =
-    ["AGENT", "STATE", "SINCE", "CARRIER", "RTT", "LOSS", "STREAMS", "FROM", "VERSION", "LABELS"];
+const HEAD: [&str; 11] =
+    ["AGENT", "STATE", "SINCE", "CARRIER", "RTT", "LOSS", "STREAMS", "FROM", "VERSION", "LABELS", "OFFERS"];
 
 /// Columns as wide as their widest cell.
 fn table(agents: &[Agent]) -> String {
     let head = HEAD.map(str::to_owned);
-    let lines: Vec<[String; 10]> = std::iter::once(head).chain(agents.iter().flat_map(lines_of)).collect();
+    let lines: Vec<[String; 11]> = std::iter::once(head).chain(agents.iter().flat_map(lines_of)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     let mut text = String::new();
@@ -79,14 +86,14 @@ fn table(agents: &[Agent]) -> String {
 }
 
 /// A line for each link; one alone where there is none.
-fn lines_of(agent: &Agent) -> Vec<[String; 10]> {
+fn lines_of(agent: &Agent) -> Vec<[String; 11]> {
     match &*agent.links {
         [] => vec![line(agent, None)],
         links => links.iter().map(|link| line(agent, Some(link))).collect(),
     }
 }
 
-fn line(agent: &Agent, link: Option<&Link>) -> [String; 10] {
+fn line(agent: &Agent, link: Option<&Link>) -> [String; 11] {
     let none = || "-".to_owned();
     // One of two may wait while the other is up.
     let state = match link {
@@ -107,7 +114,17 @@ fn line(agent: &Agent, link: Option<&Link>) -> [String; 10] {
         link.map_or_else(none, |link| printable(&link.client).into_owned()),
         agent.version.as_deref().map_or_else(none, |version| printable(version).into_owned()),
         if labels.is_empty() { none() } else { printable(&labels.join(",")).into_owned() },
+        link.and_then(|link| link.offers.as_deref()).filter(|all| !all.is_empty()).map_or_else(none, offers),
     ]
+}
+
+/// `db,ssh,cache(unix)`: those of TCP go without saying.
+fn offers(offers: &[Offer]) -> String {
+    let told = |Offer { name, kind }: &Offer| match kind.as_str() {
+        "tcp" => name.clone(),
+        kind => format!("{name}({kind})"),
+    };
+    printable(&offers.iter().map(told).collect::<Vec<_>>().join(",")).into_owned()
 }
 
 #[cfg(test)]
@@ -117,22 +134,23 @@ mod tests {
     #[test]
     fn the_table_shows_who_is_there_and_who_is_not() {
         let agents: Vec<Agent> = serde_json::from_str(
-            r#"[{"name": "p7", "labels": {"at": "berlin"}, "state": "linked", "copied": false,
+            r#"[{"name": "p7", "labels": {"a": "b"}, "state": "linked", "copied": false,
                  "version": "0.1.0", "away_seconds": null,
                  "links": [{"attached": true, "carrier": "quic", "client": "[::1]:4", "age_seconds": 61.0,
-                            "round_trip_ms": 12.34, "loss_percent": 0.251, "streams": 3},
+                            "round_trip_ms": 12.34, "loss_percent": 0.251, "streams": 3,
+                            "offers": [{"name": "x", "kind": "unix"}, {"name": "y", "kind": "tcp"}]},
                            {"attached": false, "carrier": "tls", "client": "[::1]:5", "age_seconds": 2.0,
-                            "round_trip_ms": null, "loss_percent": null, "streams": 0}]},
+                            "round_trip_ms": null, "loss_percent": null, "streams": 0, "offers": null}]},
                 {"name": "p8", "labels": {}, "state": "away", "copied": true,
                  "version": null, "away_seconds": null, "links": []}]"#,
         )
         .unwrap();
-        let expected = [
-            "AGENT  STATE         SINCE  CARRIER  RTT     LOSS  STREAMS  FROM     VERSION  LABELS\n",
-            "p7     linked        1m01s  quic     12.3ms  0.3%  3        [::1]:4  0.1.0    at=berlin\n",
-            "p7     resuming      2.0s   tls      -       -     0        [::1]:5  0.1.0    at=berlin\n",
-            "p8     away, copied  -      -        -       -     -        -        -        -\n",
+        let lines = [
+            "AGENT  STATE         SINCE  CARRIER  RTT     LOSS  STREAMS  FROM     VERSION  LABELS  OFFERS",
+            "p7     linked        1m01s  quic     12.3ms  0.3%  3        [::1]:4  0.1.0    a=b     x(unix),y",
+            "p7     resuming      2.0s   tls      -       -     0        [::1]:5  0.1.0    a=b     -",
+            "p8     away, copied  -      -        -       -     -        -        -        -       -\n",
         ];
-        assert_eq!(table(&agents), expected.concat());
+        assert_eq!(table(&agents), lines.join("\n"));
     }
 }

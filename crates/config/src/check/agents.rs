@@ -17,7 +17,9 @@ pub(crate) fn agents(live: &Live, problems: &mut Problems) {
         return;
     }
     let endpoints = live.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
-    if let Some(far) = endpoints.into_iter().find(|it| matches!(it.address, Address::Agent(_))) {
+    if let Some(far) =
+        endpoints.into_iter().find(|it| matches!(it.address, Address::Agent(_) | Address::Group(_)))
+    {
         let message =
             format!("endpoint \"{}\" is behind an agent, and no agent can link up here", far.address);
         problems.error(far.place, message).hint("write a listener with protocol = \"tunnel\"");

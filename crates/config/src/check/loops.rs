@@ -81,7 +81,7 @@ impl<'a> Doors<'a> {
                 let loopback = [(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()];
                 loopback.into_iter().find_map(|socket| self.at(socket))
             }
-            Address::Name { .. } | Address::Agent(_) => None,
+            Address::Name { .. } | Address::Agent(_) | Address::Group(_) => None,
             Address::Unix(path) => self.paths.get(path).copied(),
         }
     }

@@ -83,7 +83,7 @@ fn database_at(address: &Address) -> Option<&'static str> {
     let port = match address {
         Address::Socket(socket) => socket.port(),
         Address::Name { port, .. } => *port,
-        Address::Unix(_) | Address::Agent(_) => return None,
+        Address::Unix(_) | Address::Agent(_) | Address::Group(_) => return None,
     };
     DATABASE_PORTS.iter().find(|(known, _)| *known == port).map(|(_, name)| *name)
 }

@@ -29,7 +29,10 @@ pub(crate) static UPSTREAM: Block = Block {
             .means(
                 "Whom to connect to: addresses, or tables with an `address` and more. Names are resolved \
                  again by their TTL. Addresses may be written as `https://host:port` or `http://host`: then \
-                 the first means TLS, as `tls = \"verify-full\"` does, for all of them or none.",
+                 the first means TLS, as `tls = \"verify-full\"` does, for all of them or none. \
+                 `agent:plant-7/web` is what the agent plant-7 offers as web; `agent:site=berlin/web` is \
+                 the same of every agent of that label that is linked up (`site=berlin,role=edge` asks for \
+                 both).",
             )
             .example(r#"["10.0.0.5:5432", { address = "db.example.com:5432", tier = 2 }]"#),
         key("balance", Kind::Words(BalanceWord::WORDS))

@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use tieline_base::{Clock, Moment};
 use tieline_policy::AdminPermit;
-use tieline_tunnel::{AgentStatus, LinkStatus};
+use tieline_tunnel::{AgentStatus, LinkStatus, Offered};
 use utoipa::ToSchema;
 
 use crate::plane::Plane;
@@ -56,6 +56,17 @@ pub(super) struct LinkView {
     loss_percent: Option<f64>,
     /// Its streams.
     streams: usize,
+    /// What the agent offers, by name; null until it has said so.
+    offers: Option<Vec<OfferView>>,
+}
+
+/// A service that an agent offers.
+#[derive(Serialize, ToSchema, Debug)]
+pub(super) struct OfferView {
+    /// What the server calls it.
+    name: String,
+    /// What it is at the agent: `tcp`, `unix`.
+    kind: String,
 }
 
 /// `GET /api/v1/agents`
@@ -98,6 +109,11 @@ impl LinkView {
             round_trip_ms: link.round_trip.map(|time| time.as_secs_f64() * 1_000.0),
             loss_percent: link.loss,
             streams: link.streams,
+            offers: link.offers.as_deref().map(offers),
         }
     }
+}
+
+fn offers(offered: &Offered) -> Vec<OfferView> {
+    offered.iter().map(|(name, kind)| OfferView { name: name.into(), kind: kind.to_string() }).collect()
 }

@@ -45,12 +45,13 @@ pub(super) struct UpstreamView {
 /// An endpoint as it stands.
 #[derive(Serialize, ToSchema, Debug)]
 pub(super) struct EndpointView {
-    /// What it is called: its address, and for a DNS name the address that it stands for now.
+    /// What it is called: its address, and for a DNS name the address that it stands for now; of a group of
+    /// agents, the one that it is.
     label: String,
     /// Its address as configured.
     address: String,
-    /// Whether it is fit for new connections: `healthy`, `unhealthy`, `ejected`, `breaker-open` or
-    /// `draining`.
+    /// Whether it is fit for new connections: `healthy`, `unhealthy`, `ejected`, `away` (its agent is not
+    /// linked up just now), `breaker-open` or `draining`.
     state: &'static str,
     /// For how long it has been so, in seconds.
     state_seconds: f64,

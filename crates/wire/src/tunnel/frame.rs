@@ -7,14 +7,17 @@
 mod fields;
 mod greeting;
 mod notices;
+mod offers;
 mod resume;
 
 pub use fields::Endpoints;
 pub use greeting::{Hello, Limits, Party, Refusal, Refused, TTLS_MAX, Ttl, Ttls, Welcome};
 pub use notices::{Counter, GoAway, Kill, Open, STATS_MAX, Stats};
+pub use offers::{OFFERS_MAX, OfferKind, Offered, Offers};
 pub use resume::{Dead, Entry, Mac, Resume, Resumed, Table, TableWriter};
 
 use fields::{byte_string, code, plain, stream_id, text};
+use offers::OFFERS_BODY_MAX;
 
 use super::ids::{Code, StreamId};
 use super::stream::DATAGRAM_MAX;
@@ -132,6 +135,8 @@ pub enum Frame<'a> {
     },
     /// Counters. May be dropped.
     Stats(Stats<'a>),
+    /// What the sender offers, all of it.
+    Offers(Offers<'a>),
     /// Of a later version, and not critical: to be skipped.
     Skipped(u64),
 }
@@ -182,6 +187,7 @@ const UDP: u64 = 0x20;
 const STATS: u64 = 0x22;
 const OPEN_FLOW: u64 = 0x23;
 const WAITS: u64 = 0x28;
+const OFFERS: u64 = 0x24;
 
 /// Reads the frame at the start of `bytes`. Allocates nothing.
 ///
@@ -223,6 +229,7 @@ fn body_max(kind: u64) -> Option<usize> {
         RESUME | RESUMED => BODY_MAX,
         UDP => VARINT_BYTES + DATAGRAM_MAX,
         OPEN | OPEN_FLOW | OPEN_REFUSED | WAITS | GO_AWAY | KILL | STATS => GREETING_MAX,
+        OFFERS => OFFERS_BODY_MAX,
         DATA => DATA_HEAD_MAX + DATA_MAX,
         OPENED | PING | PONG => VARINT_BYTES,
         ACK | CREDIT | FIN | RESET => 2 * VARINT_BYTES,
@@ -261,6 +268,7 @@ fn read_body<'a>(kind: u64, cursor: &mut Cursor<'a>) -> Option<Frame<'a>> {
         KILL => Frame::Kill(Kill::read(cursor)?),
         UDP => Frame::Udp { flow: stream_id(cursor)?, bytes: byte_string(cursor, 0, DATAGRAM_MAX)? },
         STATS => Frame::Stats(Stats::read(cursor)?),
+        OFFERS => Frame::Offers(Offers::read(cursor)?),
         stranger => {
             cursor.take(cursor.remaining())?;
             Frame::Skipped(stranger)
@@ -302,6 +310,7 @@ impl Frame<'_> {
             Frame::Kill(_) => KILL,
             Frame::Udp { .. } => UDP,
             Frame::Stats(_) => STATS,
+            Frame::Offers(_) => OFFERS,
             Frame::Skipped(kind) => *kind,
         }
     }
@@ -347,6 +356,7 @@ impl Frame<'_> {
                 out.bytes(bytes);
             }
             Frame::Stats(stats) => stats.put(out),
+            Frame::Offers(offers) => offers.put(out),
             Frame::Skipped(_) => {}
         }
     }

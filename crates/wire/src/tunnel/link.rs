@@ -11,6 +11,7 @@ mod audit;
 mod clock;
 mod flows;
 mod moving;
+mod offers;
 mod receive;
 mod resume;
 mod transmit;
@@ -25,6 +26,7 @@ pub use moving::{HOLD_MAX, SETTLE_MAX};
 pub use resume::{Judged, Offer, ResumeError};
 pub use transmit::{ACK_OF_RESET, Chunk};
 
+use self::offers::Telling;
 use super::frame::Limits;
 use super::ids::{Code, Epoch, LinkId, Side, StreamId};
 use super::key::{Key, Keys};
@@ -125,6 +127,7 @@ pub struct Link {
     /// What is to be said about streams that are no more.
     answers: VecDeque<Answer>,
     pong: Option<u64>,
+    telling: Telling,
     /// Streams whose confirmation waits for company, until that moment.
     later: Vec<StreamId>,
     confirm_at: Option<Moment>,
@@ -200,6 +203,7 @@ impl Link {
             flows: Schedule::default(),
             answers: VecDeque::new(),
             pong: None,
+            telling: Telling::default(),
             later: Vec::new(),
             confirm_at: None,
             paused: None,

@@ -5,5 +5,6 @@ mod flows;
 mod frames;
 mod hashing;
 mod moving;
+mod offers;
 mod resuming;
 mod simulation;

@@ -15,7 +15,7 @@ const CONFIRM_MIN: Duration = Duration::from_millis(25);
 
 impl Link {
     /// Takes a frame that the carrier of `epoch` brought. What is not the link's own business is handed back:
-    /// GOAWAY to the dialer, KILL of the whole link, STATS, and what may be skipped.
+    /// GOAWAY to the dialer, KILL of the whole link, STATS, OFFERS, and what may be skipped.
     ///
     /// # Errors
     /// [`LinkError::Fenced`]: nothing has changed, and that carrier is to be closed. [`LinkError::Breach`]:
@@ -52,7 +52,7 @@ impl Link {
             Frame::GoAway(goodbye) if self.side == Side::Acceptor => self.on_farewell(&goodbye, now),
             Frame::Kill(Kill { stream: Some(stream), code, .. }) => self.on_reset(stream, code)?,
             Frame::Udp { flow, bytes } => self.on_datagram(flow, bytes, now)?,
-            Frame::Kill(_) | Frame::GoAway(_) | Frame::Stats(_) | Frame::Skipped(_) => {
+            Frame::Kill(_) | Frame::GoAway(_) | Frame::Stats(_) | Frame::Offers(_) | Frame::Skipped(_) => {
                 return Ok(Some(frame));
             }
             Frame::Hello(_)

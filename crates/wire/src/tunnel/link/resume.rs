@@ -183,6 +183,7 @@ impl Link {
         self.later.clear();
         self.confirm_at = None;
         self.pong = None;
+        self.telling.again();
         self.streams.values_mut().for_each(Stream::leave_lines);
         self.bury(table);
         let entries: BTreeMap<StreamId, Entry> = table.live().map(|entry| (entry.stream, entry)).collect();

@@ -28,8 +28,8 @@ pub struct Chunk {
 impl Link {
     /// Whether [`Link::next_control`] or [`Link::next_chunk`] may have something.
     pub fn wants_to_send(&self) -> bool {
-        let said =
-            self.farewell_due() || self.pulse.ping_due() || self.pong.is_some() || !self.answers.is_empty();
+        let asked = self.farewell_due() || self.pulse.ping_due() || self.pong.is_some();
+        let said = asked || !self.answers.is_empty() || self.telling.is_due();
         let bytes = self.paused.is_none() && !(self.schedule.is_empty() && self.flows.is_empty());
         self.attached && (said || !self.due.is_empty() || bytes)
     }
@@ -47,6 +47,9 @@ impl Link {
         }
         if let Some(number) = self.pong.take() {
             return Some(Frame::Pong(number));
+        }
+        if self.telling.is_due() {
+            return self.telling.say();
         }
         if let Some(answer) = self.answers.pop_front() {
             return Some(answer.frame());

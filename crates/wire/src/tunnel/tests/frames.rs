@@ -23,6 +23,15 @@ fn a_text() -> impl Strategy<Value = String> {
     "\\PC{0,60}"
 }
 
+fn a_kind(number: u64) -> OfferKind {
+    match number {
+        0..50 => OfferKind::Tcp,
+        50..100 => OfferKind::Unix,
+        100..150 => OfferKind::Udp,
+        other => OfferKind::Other(other),
+    }
+}
+
 fn endpoints() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(a_text(), 0..ENDPOINTS_MAX)
 }
@@ -143,6 +152,18 @@ proptest! {
         let stats = Stats::write(counters.iter().copied(), &mut bytes);
         prop_assert_eq!(stats.iter().collect::<Vec<_>>(), counters);
         check(&Frame::Stats(stats));
+    }
+
+    #[test]
+    fn offers_survive(
+        lines in prop::collection::btree_map("[a-z0-9][a-zA-Z0-9._-]{0,62}", a_number(), 0..40),
+    ) {
+        let of = |(name, kind)| Offered { name, kind: a_kind(kind) };
+        let lines: Vec<Offered<'_>> = lines.iter().map(|(name, kind)| of((name.as_str(), *kind))).collect();
+        let mut bytes = Vec::new();
+        let offers = Offers::write(lines.iter().copied(), &mut bytes);
+        prop_assert_eq!(offers.iter().collect::<Vec<_>>(), lines);
+        check(&Frame::Offers(offers));
     }
 
     #[test]
