@@ -66,7 +66,8 @@ proptest! {
         stream in a_stream(), number in a_number(), code in a_code(), text in a_text(), service in a_text(),
         trace in any::<[u8; 16]>(), bytes in prop::collection::vec(any::<u8>(), 1..2000),
     ) {
-        let open = Open { stream, service: &service, subject: &text, permit: number, trace, why: "", flow: false };
+        let (service, subject, permit) = (&*service, &*text, number);
+        let open = Open { stream, service, subject, permit, trace, why: "", flow: false };
         check(&Frame::Open(open));
         check(&Frame::Open(Open { flow: true, ..open }));
         check(&Frame::Open(Open { why: "a valve is stuck", ..open }));
