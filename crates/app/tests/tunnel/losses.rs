@@ -18,7 +18,7 @@ fn what_a_link_loses_over_quic_is_told_and_forgotten_with_its_connection() {
     let site = Site { agent, cable, server };
     await_live(&site.server, "listener=gate carrier=quic stage=relay", 1);
     let mut client = connect_relayed(site.address(), 1).remove(0);
-    let loss = || site.server.get("/api/v1/agents")[0]["link"]["loss_percent"].as_f64();
+    let loss = || site.server.get("/api/v1/agents")[0]["links"][0]["loss_percent"].as_f64();
     let mut told_after_echoes = |expected: fn(f64) -> bool| {
         wait_until(PATIENCE, || {
             assert_echoes(&mut client);
@@ -41,7 +41,7 @@ fn over_tls_the_kernel_says_what_went_again() {
     let mut client = connect_relayed(site.address(), 1).remove(0);
     let told = || {
         assert_echoes(&mut client);
-        site.server.get("/api/v1/agents")[0]["link"]["loss_percent"] == 0.0
+        site.server.get("/api/v1/agents")[0]["links"][0]["loss_percent"] == 0.0
     };
     assert!(wait_until(PATIENCE, told), "{}", site.server.get("/api/v1/agents"));
 }
