@@ -13,7 +13,7 @@ use crate::support::{
 
 /// The offers of the agent `plant-7` as the server knows them.
 fn offers(server: &Tieline) -> Value {
-    server.get("/api/v1/agents")[0]["link"]["offers"].clone()
+    server.get("/api/v1/agents")[0]["links"][0]["offers"].clone()
 }
 
 fn named(name: &str, to: SocketAddr) -> String {
