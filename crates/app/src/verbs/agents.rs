@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::target::Target;
-use super::text::{Span, printable};
+use super::text::{Span, columns, printable};
 
 /// Which server, and how to print.
 #[derive(Args, Debug)]
@@ -70,19 +70,8 @@ pub(crate) async fn run(client: &Client, args: AgentsArgs) -> anyhow::Result<Exi
 const HEAD: [&str; 11] =
     ["AGENT", "STATE", "SINCE", "CARRIER", "RTT", "LOSS", "STREAMS", "FROM", "VERSION", "LABELS", "OFFERS"];
 
-/// Columns as wide as their widest cell.
 fn table(agents: &[Agent]) -> String {
-    let head = HEAD.map(str::to_owned);
-    let lines: Vec<[String; 11]> = std::iter::once(head).chain(agents.iter().flat_map(lines_of)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
-    text
+    columns(std::iter::once(HEAD.map(str::to_owned)).chain(agents.iter().flat_map(lines_of)))
 }
 
 /// A line for each link; one alone where there is none.

@@ -11,7 +11,7 @@ use tieline_policy::approval::{ApprovalId, NoApprovalId};
 
 use super::client::Client;
 use super::target::Target;
-use super::text::{Span, printable};
+use super::text::{Span, columns, printable};
 
 /// Which requests, and how to print them.
 #[derive(Args, Debug)]
@@ -141,19 +141,8 @@ fn told(approval: &Approval) -> String {
 
 const HEAD: [&str; 9] = ["ID", "STATE", "WHO", "WHAT", "ASKED", "LEFT", "ASK", "ANSWER", "WHY"];
 
-/// Columns as wide as their widest cell.
 fn table(all: &[Approval]) -> String {
-    let head = HEAD.map(str::to_owned);
-    let lines: Vec<[String; 9]> = std::iter::once(head).chain(all.iter().map(line)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
-    text
+    columns(std::iter::once(HEAD.map(str::to_owned)).chain(all.iter().map(line)))
 }
 
 fn line(approval: &Approval) -> [String; 9] {

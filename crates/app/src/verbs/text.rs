@@ -23,6 +23,20 @@ impl fmt::Display for Span {
     }
 }
 
+/// Lines of cells, in columns as wide as their widest cell.
+pub(super) fn columns<const COUNT: usize>(lines: impl Iterator<Item = [String; COUNT]>) -> String {
+    let lines: Vec<[String; COUNT]> = lines.collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COUNT] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
 /// `text` with every character spelled out that a terminal would obey instead of showing.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() || is_hostile(c);

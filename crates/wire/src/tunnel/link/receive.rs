@@ -233,25 +233,21 @@ impl Link {
     }
 
     fn on_waits(&mut self, id: StreamId, text: &str, now: Moment) -> Result<(), Breach> {
-        if id.opener() != self.side {
-            return Err(Breach::Number);
-        }
-        self.find(id)?;
-        let news = self.change(id, |stream| {
-            let news = stream.asks();
-            if news {
-                stream.phase = Phase::Waits;
-            }
-            news
-        });
-        if news == Some(true) {
-            self.progress(now);
+        if self.goes_on(id, Phase::Waits, now)? {
             self.events.push_back(Event::Waits { stream: id, text: text.into() });
         }
         Ok(())
     }
 
     fn on_opened(&mut self, id: StreamId, now: Moment) -> Result<(), Breach> {
+        if self.goes_on(id, Phase::Granted, now)? {
+            self.events.push_back(Event::Opened(id));
+        }
+        Ok(())
+    }
+
+    /// A stream that we asked for is in `phase` now; whether that is news.
+    fn goes_on(&mut self, id: StreamId, phase: Phase, now: Moment) -> Result<bool, Breach> {
         if id.opener() != self.side {
             return Err(Breach::Number);
         }
@@ -259,15 +255,14 @@ impl Link {
         let news = self.change(id, |stream| {
             let news = stream.asks();
             if news {
-                stream.phase = Phase::Granted;
+                stream.phase = phase;
             }
             news
         });
         if news == Some(true) {
             self.progress(now);
-            self.events.push_back(Event::Opened(id));
         }
-        Ok(())
+        Ok(news == Some(true))
     }
 
     fn on_refused(&mut self, id: StreamId, code: Code, text: &str, now: Moment) -> Result<(), Breach> {
