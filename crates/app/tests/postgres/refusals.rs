@@ -52,7 +52,7 @@ fn who_waits_for_a_database_that_is_not_there_hears_so_with_all_the_others() {
     }
     let took = Clock::now().since(began);
     let tries = postgres.process().log().matches("\"nowhere\" does not exist").count();
-    // A few at once at first, then one in a quarter of a second, and who was on the way already: however many ask.
+    // A few at once at first, then one in a quarter of a second and who was on the way, however many ask.
     let most = 2 * (5 + took.as_millis() as usize / 250);
     assert!(tries <= most, "{tries} log-ins for {CLIENTS} clients in {took:?}");
     // Whoever makes it finds it.

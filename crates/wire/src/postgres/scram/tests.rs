@@ -190,11 +190,12 @@ fn keys_are_not_shown() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    // Without NUL, which no password of PostgreSQL holds: HMAC fills its key up with it, so that a password would be
-    // as good as the same one with zeros behind it (RFC 2104 §2).
+    // Without NUL, which no password of PostgreSQL holds: HMAC fills its key up with it, so that a password
+    // would be as good as the same one with zeros behind it (RFC 2104 §2).
     #[test]
     fn who_knows_the_password_is_let_in_and_nobody_else(
-        password in "[^\\x00]{0,12}", offered in "[^\\x00]{0,12}", salt in proptest::collection::vec(any::<u8>(), 1..40),
+        password in "[^\\x00]{0,12}", offered in "[^\\x00]{0,12}",
+        salt in proptest::collection::vec(any::<u8>(), 1..40),
     ) {
         let count = NonZeroU32::new(2).unwrap();
         let verifier = derive(password.as_bytes(), &salt, count).verifier(&salt, count);
